@@ -1,0 +1,1 @@
+"""OMA DM Server and VirMO Server: what the device owner runs."""
