@@ -1,0 +1,1 @@
+"""VM images: download, verification, unpacking, store with space accounting."""

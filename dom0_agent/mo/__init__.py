@@ -1,0 +1,1 @@
+"""Management objects: adapters between tree paths and one part of the device."""

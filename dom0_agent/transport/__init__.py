@@ -1,0 +1,1 @@
+"""HTTP(S) towards the DM server."""

@@ -1,0 +1,1 @@
+"""VMs and their states; knows nothing of OMA DM."""

@@ -1,0 +1,99 @@
+"""VMs as the rest of the agent sees them: states, primitives, the record, and the service's interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Protocol
+from uuid import UUID
+
+from dom0_agent.operation import OperationHandle, OperationResult, Origin
+
+
+class VmState(IntEnum):
+    """VirMO/<x>/State (R-035)."""
+
+    NOT_CREATED = 0
+    POWERED_OFF = 1
+    RUNNING = 2
+    SUSPENDED = 3
+    DELETED = 4
+
+
+class Primitive(Enum):
+    """The primitives of 7.1.4."""
+
+    CREATE = "Create"
+    CREATE_AND_POWER_OFF = "CreateAndPowerOff"
+    SUSPEND = "Suspend"
+    RESUME = "Resume"
+    POWER_ON = "PowerOn"
+    POWER_OFF = "PowerOff"
+    DELETE = "Delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """What a VM holds of the device: VirMO/<x>/Resources/CurrentConfig. Bytes, bytes, percent, percent."""
+
+    ram: int = 0
+    storage: int = 0
+    cpu: int = 0
+    network: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VmRecord:
+    """A VM as it is known and persisted. ``vmid`` is the VMID node's value and the domain's UUID."""
+
+    vmid: UUID
+    state: VmState
+    img_id: str | None = None
+    allocation: Allocation = Allocation()
+    running_step: str | None = None  #: what the current operation is doing, for people
+    last_error: str | None = None
+    vendor: Mapping[str, str] = field(default_factory=dict)  #: unknown keys of CreateParams, kept (A-19)
+
+
+@dataclass(frozen=True, slots=True)
+class VmEvent:
+    """Something about a VM changed. ``result`` and ``origin`` are set at the end of an operation that nobody awaits."""
+
+    vmid: UUID
+    record: VmRecord | None  #: None: the VM is gone
+    origin: Origin | None = None
+    result: OperationResult | None = None
+    primitive: Primitive | None = None
+    spontaneous: bool = False  #: the guest or a person at the console did it, not the server
+
+
+class VmService(Protocol):
+    """What management objects and virmoctl ask of the VM engine. Thread-safe."""
+
+    def add(self) -> UUID:
+        """A new entry in NotCreated with a fresh VMID (R-032, R-033, R-115)."""
+
+    def forget(self, vmid: UUID) -> None:
+        """Drop an entry in NotCreated; :class:`OperationRefused` 405 in the other states (A-07)."""
+
+    def get(self, vmid: UUID) -> VmRecord | None:
+        """The record, or ``None``."""
+
+    def list(self) -> tuple[VmRecord, ...]:
+        """All records."""
+
+    def submit(
+        self,
+        vmid: UUID,
+        primitive: Primitive,
+        *,
+        img_id: str | None = None,
+        vendor: Mapping[str, str] | None = None,
+        origin: Origin | None = None,
+    ) -> OperationHandle:
+        """Begin a primitive. :class:`OperationRefused`: 405 wrong state, 417 another operation runs, 404 no such image,
+        405 image not downloaded, 420 resources missing. ``img_id`` and ``vendor`` are for the two Create primitives."""
+
+    def subscribe(self, listener: Callable[[VmEvent], None]) -> None:
+        """Call ``listener`` from worker threads at each change; it must only queue."""
