@@ -82,11 +82,13 @@ class ImageService(Protocol):
         """All records."""
 
     def download(self, img_id: str, uri: str, media_type: str, origin: Origin | None = None) -> OperationHandle:
-        """Begin the download. :class:`OperationRefused`: 417 in DOWNLOADING, 405 in DOWNLOADED, 412 empty or not http(s)
-        URI (A-34, A-39), 420 no room. Ends 200, or with the code of ``management-objects`` 7.3 and DOWNLOAD_FAILED."""
+        """Begin the download; it ends 200, or with the code of ``management-objects`` 7.3 and DOWNLOAD_FAILED.
+
+        :class:`OperationRefused`: 417 in DOWNLOADING, 405 in DOWNLOADED (A-34), 412 empty or not http(s) URI (A-39).
+        """
 
     def delete(self, img_id: str) -> None:
-        """Abort a download, remove all data and the entry; VMs made from the image are not touched (R-094, A-22)."""
+        """Abort a download, remove data and entry; VMs made from the image are not touched (R-094, A-22)."""
 
     def verified(self, img_id: str) -> VerifiedImage:
         """The content, for building a VM. :class:`OperationRefused` 404 unknown, 405 not DOWNLOADED (A-20)."""
