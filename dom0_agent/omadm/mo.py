@@ -76,6 +76,13 @@ class ManagementObject(Protocol):
     def read(self, path: Path) -> Value | None:
         """Value of a leaf whose source is ``LIVE``; ``None`` when the node does not exist at present."""
 
+    def initial(self, path: Path) -> Value | None:
+        """Value of a stored leaf that the tree is making by itself (an automatic child); ``None``: its default.
+
+        Called after ``prepare`` of the ADD of its parent, in the same transaction: a client-assigned id is made in
+        ``prepare`` and handed out here.
+        """
+
     def prepare(self, change: Change) -> Undo | None:
         """Veto by raising :class:`DMError`, or act and return the undo. The store has not changed yet."""
 
