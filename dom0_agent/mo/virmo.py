@@ -1,0 +1,171 @@
+"""The Virtualisation MO (OMA-ER-VirMO 8) as an adapter between ``./VirMO`` and the VM engine.
+
+Holds no state: the tree keeps what the server sets, the engine keeps the VMs, and ``VMID`` ties a sub-tree to a VM.
+Must not know domains, images' content, or how a session works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from dom0_agent.mo.key_value import format_allocation, format_pairs, parse_create_params
+from dom0_agent.mo.virmo_nodes import DEVICE_RESOURCES, MOID, OPERATIONS, virmo_definition
+from dom0_agent.omadm.mo import Change, ExecOutcome, ExecRequest, Path, Undo
+from dom0_agent.omadm.node import Command, Format, NodeDef, Value
+from dom0_agent.omadm.status import DMError, Status
+from dom0_agent.operation import OperationHandle, OperationRefused, Origin
+from dom0_agent.vm.model import Primitive, VmRecord, VmService, VmState
+
+MOUNT: Path = ("VirMO",)  #: A-26
+
+#: Operations/<name> → primitive; Create is decided by CreateParams
+PRIMITIVES = {
+    "Suspend": Primitive.SUSPEND,
+    "Resume": Primitive.RESUME,
+    "PowerOn": Primitive.POWER_ON,
+    "PowerOff": Primitive.POWER_OFF,
+    "Delete": Primitive.DELETE,
+}
+
+StoredValue = Callable[[Path], str | None]  #: the stored value of a leaf, as the tree's device side gives it
+
+
+class VirMO:
+    """ManagementObject for ``./VirMO``.
+
+    ``answer_limit`` is how many seconds an Exec may hold the DM session before it is answered 202.
+    ``device_resources`` gives (RAM, Storage) in bytes that VMs can have (R-064 to R-066).
+    """
+
+    moid = MOID
+    mount = MOUNT
+
+    def __init__(
+        self,
+        vms: VmService,
+        stored: StoredValue,
+        device_resources: Callable[[], tuple[int, int]],
+        answer_limit: float,
+    ) -> None:
+        self._vms = vms
+        self._stored = stored
+        self._device_resources = device_resources
+        self._answer_limit = answer_limit
+        self._arriving: dict[str, UUID] = {}  #: sub-trees being added in the open transaction
+        self._leaving: dict[str, UUID] = {}  #: sub-trees being deleted in the open transaction
+
+    @property
+    def definition(self) -> NodeDef:
+        """The node table of clause 8."""
+        return virmo_definition()
+
+    def read(self, path: Path) -> Value | None:
+        """State, CurrentConfig, DeviceResources and the vendor nodes, as they are now."""
+        if path == (*MOUNT, DEVICE_RESOURCES):
+            ram, storage = self._device_resources()
+            return Value(format_pairs((("RAM", ram), ("Storage", storage))))
+        record = self._record(path[1])
+        if record is None:
+            return None
+        reader = _LIVE_LEAVES.get(path[2:])
+        return None if reader is None else reader(record)
+
+    def initial(self, path: Path) -> Value | None:
+        """VMID: assigned by the client when the sub-tree is made (R-032, VirMO-C-001)."""
+        if path[2:] == ("VMID",):
+            return Value(str(self._arriving[path[1]]))
+        return None
+
+    def prepare(self, change: Change) -> Undo | None:
+        """A new ``<x>`` gets a VM entry; ``<x>`` goes only in NotCreated (A-07); DMTree needs a created VM (A-40)."""
+        if len(change.path) == 2 and change.path[1] not in (OPERATIONS, DEVICE_RESOURCES):
+            if change.command is Command.ADD:
+                return self._entry_added(change.path[1])
+            if change.command is Command.DELETE:
+                return self._entry_deleted(change.path[1])
+        return None
+
+    def committed(self, changes: Sequence[Change]) -> None:
+        """The engine forgets an entry only when its sub-tree is durably gone."""
+        for change in changes:
+            if len(change.path) == 2 and change.command is Command.ADD:
+                self._arriving.pop(change.path[1], None)
+            elif len(change.path) == 2 and change.command is Command.DELETE:
+                vmid = self._leaving.pop(change.path[1], None)
+                if vmid is not None:
+                    self._vms.forget(vmid)
+
+    def execute(self, request: ExecRequest) -> ExecOutcome:
+        """Run a primitive; waits up to the answer limit, then 202 (R-121, A-27)."""
+        if request.path == (*MOUNT, OPERATIONS, "ApplyChanges"):
+            raise DMError(Status.NOT_SUPPORTED, "ApplyChanges is not available on this device")
+        name, operation = request.path[1], request.path[-1]
+        vmid = self._vmid(name)
+        if vmid is None:
+            raise DMError(Status.COMMAND_FAILED, f"{request.uri}: the VM of this sub-tree is unknown to the device")
+        handle = self._submit(vmid, name, operation, Origin(request.server_id, request.uri, request.correlator))
+        result = handle.wait(self._answer_limit)
+        if result is None:
+            return ExecOutcome(Status.ACCEPTED)
+        if not result.ok:
+            raise DMError(result.status, result.message)
+        removed = [(*MOUNT, name)] if operation == "Delete" else []
+        return ExecOutcome(result.status, removed)
+
+    def _submit(self, vmid: UUID, name: str, operation: str, origin: Origin) -> OperationHandle:
+        try:
+            if operation != "Create":
+                return self._vms.submit(vmid, PRIMITIVES[operation], origin=origin)
+            node = (*MOUNT, name, "CreateParams")
+            params = parse_create_params(self._stored(node) or "", "/".join((".", *node)))
+            primitive = Primitive.CREATE if params.running else Primitive.CREATE_AND_POWER_OFF
+            return self._vms.submit(vmid, primitive, img_id=params.img_id, vendor=params.vendor, origin=origin)
+        except OperationRefused as refusal:
+            raise DMError(refusal.status, str(refusal)) from refusal
+
+    def _entry_added(self, name: str) -> Undo:
+        vmid = self._vms.add()
+        self._arriving[name] = vmid
+
+        def undo() -> None:
+            self._arriving.pop(name, None)
+            self._vms.forget(vmid)
+
+        return undo
+
+    def _entry_deleted(self, name: str) -> Undo | None:
+        record = self._record(name)
+        if record is None:
+            return None
+        if record.state is not VmState.NOT_CREATED:
+            raise DMError(
+                Status.NOT_ALLOWED,
+                f"./VirMO/{name} is {record.state.name}: delete the VM with Exec ./VirMO/{name}/Operations/Delete",
+            )
+        self._leaving[name] = record.vmid
+
+        def undo() -> None:
+            self._leaving.pop(name, None)
+
+        return undo
+
+    def _vmid(self, name: str) -> UUID | None:
+        text = self._stored((*MOUNT, name, "VMID"))
+        return UUID(text) if text else None
+
+    def _record(self, name: str) -> VmRecord | None:
+        vmid = self._vmid(name)
+        return None if vmid is None else self._vms.get(vmid)
+
+
+def _text(value: str | None) -> Value | None:
+    return None if value is None else Value(value)
+
+
+_LIVE_LEAVES: dict[Path, Callable[[VmRecord], Value | None]] = {
+    ("State",): lambda record: Value(str(int(record.state)), Format.INT),
+    ("Resources", "CurrentConfig"): lambda record: Value(format_allocation(record.allocation)),
+    ("Ext", "RunningStep"): lambda record: _text(record.running_step),
+    ("Ext", "LastError"): lambda record: _text(record.last_error),
+}

@@ -1,0 +1,189 @@
+"""One DM message to the server and its answer back, over HTTPS (oma-dm digest 12).
+
+Knows no SyncML: bytes, a media type and headers go out and come in. Turns every failure of the network into a
+:class:`TransportError` whose message tells a person what to do.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from dom0_agent.config_schema import setting
+
+MAX_RESPONSE = 8 << 20  #: bytes; above any MaxMsgSize that we announce
+MAX_REDIRECTS = 3
+CHUNK = 64 << 10
+
+
+class TransportError(Exception):
+    """The message was not answered. ``final`` is true where trying again without a change is useless."""
+
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """How the server's certificate is checked and ours is shown."""
+
+    ca_file: Path | None = setting(
+        "PEM file with the CA that signed the server's certificate; default: the system's", None
+    )
+    client_certificate: Path | None = setting("PEM file with our certificate, when the server asks for one", None)
+    client_key: Path | None = setting("PEM file with its key", None)
+    allow_plain_http: bool = setting("accept http:// addresses (tests only: secrets can be read on the way)", False)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """An HTTP 200 answer. Header names are lower case."""
+
+    body: bytes
+    media_type: str
+    headers: Mapping[str, str]
+
+
+class HttpTransport:
+    """Posts messages over one keep-alive connection. Close it when the session ends."""
+
+    def __init__(
+        self,
+        tls: TlsConfig,
+        *,
+        connect_timeout: float = 10.0,
+        answer_timeout: float = 60.0,
+        monotonic: Callable[[], float] = time.monotonic,
+        user_agent: str = "virmo-agent",
+    ) -> None:
+        self._tls = tls
+        self._connect_timeout = connect_timeout
+        self._answer_timeout = answer_timeout
+        self._monotonic = monotonic
+        self._session = requests.Session()
+        self._session.headers["User-Agent"] = user_agent
+        self._session.trust_env = False  # a proxy or netrc from root's environment is not the board's configuration
+        if tls.client_certificate is not None:
+            key = tls.client_key or tls.client_certificate
+            self._session.cert = (str(tls.client_certificate), str(key))
+        if tls.ca_file is not None:
+            if not tls.ca_file.is_file():
+                raise TransportError(f"CA file {tls.ca_file} does not exist", final=True)
+            self._session.verify = str(tls.ca_file)
+        self._session.mount("https://", _ModernTls())
+
+    def post(self, url: str, body: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
+        """Send one message; :class:`TransportError` when no HTTP 200 answer came within the deadline."""
+        sent = {
+            "Content-Type": media_type,
+            "Accept": media_type.partition(";")[0],
+            "Accept-Charset": "utf-8",
+            "Cache-Control": "no-store, private",
+            **(headers or {}),
+        }
+        deadline = self._monotonic() + self._answer_timeout
+        target = url
+        for _ in range(MAX_REDIRECTS + 1):
+            self._check_url(target)
+            answer, location = self._post_once(target, body, sent, deadline)
+            if answer is not None:
+                return answer
+            target = self._redirected(target, location)
+        raise TransportError(f"{url}: more than {MAX_REDIRECTS} redirects", final=True)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def _post_once(
+        self, url: str, body: bytes, headers: Mapping[str, str], deadline: float
+    ) -> tuple[HttpAnswer | None, str]:
+        host = urlsplit(url).netloc
+        timeout = (self._connect_timeout, max(1.0, deadline - self._monotonic()))
+        try:
+            with self._session.post(
+                url, data=body, headers=dict(headers), timeout=timeout, stream=True, allow_redirects=False
+            ) as response:
+                if response.is_redirect:
+                    return None, response.headers["Location"]
+                if response.status_code != requests.codes.ok:
+                    raise TransportError(
+                        f"{url} answered HTTP {response.status_code} {response.reason}: "
+                        "is this address the server's DM endpoint, and is the server well?",
+                        final=response.status_code in _FINAL_STATUSES,
+                    )
+                untrusted_body = self._read_capped(response, url, deadline)
+                untrusted_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+                lowered = {name.lower(): value for name, value in response.headers.items()}
+                return HttpAnswer(untrusted_body, untrusted_type, lowered), ""
+        except requests.exceptions.SSLError as error:
+            raise TransportError(_explain_tls(host, error, self._tls.ca_file), final=True) from error
+        except requests.exceptions.Timeout as error:
+            raise TransportError(f"{host} did not answer in time") from error
+        except requests.exceptions.RequestException as error:
+            raise TransportError(f"{host} cannot be reached: {_root_cause(error)}") from error
+
+    def _read_capped(self, response: requests.Response, url: str, deadline: float) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        for part in response.iter_content(CHUNK):
+            size += len(part)
+            if size > MAX_RESPONSE:
+                raise TransportError(f"{url} answered more than {MAX_RESPONSE} bytes", final=True)
+            if self._monotonic() > deadline:
+                raise TransportError(f"{url} did not finish its answer in {self._answer_timeout:.0f} s")
+            parts.append(part)
+        return b"".join(parts)
+
+    def _check_url(self, url: str) -> None:
+        scheme = urlsplit(url).scheme
+        if scheme == "https" or (scheme == "http" and self._tls.allow_plain_http):
+            return
+        raise TransportError(
+            f"{url}: only https addresses are used (tls.allow_plain_http permits http, for tests)", final=True
+        )
+
+    def _redirected(self, url: str, location: str) -> str:
+        target = urljoin(url, location)
+        before, after = urlsplit(url), urlsplit(target)
+        if after.hostname != before.hostname or after.scheme != before.scheme:
+            raise TransportError(
+                f"{url} redirects to {after.scheme}://{after.netloc}, which is another host", final=True
+            )
+        return target
+
+
+#: answers that only a change on our or the server's side can turn into success
+_FINAL_STATUSES = frozenset({400, 401, 403, 404, 405, 410, 411, 413, 415})
+
+
+class _ModernTls(HTTPAdapter):
+    """TLS 1.2 or newer, whatever the library's default is."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        context = ssl.create_default_context()
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        super().init_poolmanager(*args, ssl_context=context, **kwargs)  # type: ignore[no-untyped-call]
+
+
+def _root_cause(error: BaseException) -> str:
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return str(error) or type(error).__name__
+
+
+def _explain_tls(host: str, error: Exception, ca_file: Path | None) -> str:
+    reason = _root_cause(error)
+    if "CERTIFICATE_VERIFY_FAILED" not in reason and "certificate" not in reason.lower():
+        return f"TLS with {host} failed: {reason}"
+    known = f"{ca_file} (tls.ca_file)" if ca_file is not None else "the system's CAs (tls.ca_file is not set)"
+    return f"{host} showed a certificate that is not trusted by {known}: {reason}"
