@@ -33,6 +33,13 @@ class Primitive(Enum):
     DELETE = "Delete"
 
 
+class SuspendKind(Enum):
+    """How a Suspended VM is kept: what the platform could do, told in VirMO/<x>/Ext."""
+
+    SAVE = "save"  #: memory is in a file; RAM and CPU are free; survives a reboot of dom0
+    PAUSE = "pause"  #: vCPUs stopped, memory kept (Arm); lost at a reboot of dom0
+
+
 @dataclass(frozen=True, slots=True)
 class Allocation:
     """What a VM holds of the device: VirMO/<x>/Resources/CurrentConfig. Bytes, bytes, percent, percent."""
@@ -54,6 +61,7 @@ class VmRecord:
     running_step: str | None = None  #: what the current operation is doing, for people
     last_error: str | None = None
     vendor: Mapping[str, str] = field(default_factory=dict)  #: unknown keys of CreateParams, kept (A-19)
+    suspend_kind: SuspendKind | None = None  #: set in SUSPENDED only
 
 
 @dataclass(frozen=True, slots=True)
