@@ -142,12 +142,12 @@ class _Reader:
         scalar = self._scalar(node, path, describe(hint))
         converted = _SCALARS[_scalar_kind(hint)](hint, scalar)
         if converted is None:
-            self._complain(node, path, describe(hint), got=scalar)
+            self._complain(node, path, describe(hint))
         low, high = metadata.get("min"), metadata.get("max")
         if low is not None and converted < low:
-            self._complain(node, path, f"at least {low}", got=scalar)
+            self._complain(node, path, f"at least {low}")
         if high is not None and converted > high:
-            self._complain(node, path, f"at most {high}", got=scalar)
+            self._complain(node, path, f"at most {high}")
         return converted
 
     def _sequence(self, hint: Any, node: yaml.Node, path: str, metadata: typing.Mapping[str, Any]) -> tuple[Any, ...]:
@@ -170,20 +170,21 @@ class _Reader:
             return node
         return self._loader.construct_object(node)
 
-    def _complain(
-        self, node: yaml.Node, path: str, expected: str, *, got: object = None, bare: bool = False
-    ) -> typing.NoReturn:
-        what = expected if bare else f"expected {expected}"
-        if not bare and not isinstance(node, yaml.ScalarNode):
-            got = "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
-        shown = "" if bare else f", got {_show(path, got)}"
-        self.problems.append(f"{_line(node)}{path or '(top)'}: {what}{shown}")
+    def _complain(self, node: yaml.Node, path: str, expected: str, *, bare: bool = False) -> typing.NoReturn:
+        text = expected if bare else f"expected {expected}, got {self._show(node, path)}"
+        self.problems.append(f"{_line(node)}{path or '(top)'}: {text}")
         raise _Invalid
 
+    def _show(self, node: yaml.Node, path: str) -> str:
+        if isinstance(node, yaml.SequenceNode):
+            return "a list"
+        if isinstance(node, yaml.MappingNode):
+            return "a mapping"
+        # A mistyped secret must not end in a log.
+        return "another type" if path.endswith(_SECRETS) else repr(self._loader.construct_object(node))
 
-def _show(path: str, got: object) -> str:
-    # A mistyped secret must not end in a log.
-    return "a value of another type" if path.endswith(("secret", "nonce", "password", "token")) else repr(got)
+
+_SECRETS = ("secret", "nonce", "password", "token")
 
 
 def _line(node: yaml.Node) -> str:

@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 
-from dom0_agent.config_schema import setting
+from dom0_agent.transport.tls import TlsConfig
 
 MAX_RESPONSE = 8 << 20  #: bytes; above any MaxMsgSize that we announce
 MAX_REDIRECTS = 3
@@ -30,18 +30,6 @@ class TransportError(Exception):
     def __init__(self, message: str, *, final: bool = False) -> None:
         super().__init__(message)
         self.final = final
-
-
-@dataclass(frozen=True, slots=True)
-class TlsConfig:
-    """How the server's certificate is checked and ours is shown."""
-
-    ca_file: Path | None = setting(
-        "PEM file with the CA that signed the server's certificate; default: the system's", None
-    )
-    client_certificate: Path | None = setting("PEM file with our certificate, when the server asks for one", None)
-    client_key: Path | None = setting("PEM file with its key", None)
-    allow_plain_http: bool = setting("accept http:// addresses (tests only: secrets can be read on the way)", False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +160,7 @@ class _ModernTls(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         context = ssl.create_default_context()
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        super().init_poolmanager(*args, ssl_context=context, **kwargs)  # type: ignore[no-untyped-call]
+        super().init_poolmanager(*args, ssl_context=context, **kwargs)
 
 
 def _root_cause(error: BaseException) -> str:
