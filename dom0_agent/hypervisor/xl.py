@@ -1,0 +1,160 @@
+"""Real Xen, through ``xl`` and XenStore.
+
+Thin on purpose: each method runs one tool with a deadline and turns its complaint into an error; whether it worked is
+checked by :mod:`dom0_agent.hypervisor.readback`. Requires ``autoballoon="off"`` in xl.conf (``doctor`` checks it):
+memory is counted here, and no host-wide lock is held. ``-e`` leaves no xl process behind, so that the domain's end is
+the agent's to handle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from dom0_agent.guest.facts import NO_FACTS, parse_facts
+from dom0_agent.hypervisor import xlcfg
+from dom0_agent.hypervisor.interface import DomainConfig, DomainInfo, GuestFacts, HostInfo, HypervisorError, OutOfMemory
+from dom0_agent.hypervisor.readback import ReadBackHypervisor
+from dom0_agent.hypervisor.tool import ToolResult, ToolRunner, await_orphans, run_tool
+from dom0_agent.hypervisor.xenstore import XenStore, XenStoreError
+from dom0_agent.hypervisor.xl_output import offers, parse_domains, parse_info
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for calls that only ask or flip a switch. Under load (burning guests at dom0's weight) xl needs tens of them.
+SHORT = 60.0
+#: Seconds for building a domain: unpacking a compressed kernel in an emulated dom0 took 28.
+BUILD = 180.0
+#: Seconds for saving or restoring, and bytes a second that the slowest storage we serve still writes.
+SAVE_BASE = 60.0
+SAVE_RATE = 4 << 20
+#: Seconds that the tools of a killed agent get to end by themselves at the next start.
+ORPHAN_DEADLINE = 120.0
+
+#: What xl says when there is not enough memory, in its several voices.
+_OUT_OF_MEMORY = ("cannot allocate memory", "not enough memory", "out of memory", "failed to free memory", "enomem")
+
+
+def open_xl(run_dir: Path, *, run: ToolRunner = run_tool, store: XenStore | None = None) -> ReadBackHypervisor:
+    """The hypervisor of this dom0. ``run_dir`` (made, mode 0700) holds configuration files while xl reads them.
+
+    First waits for tools that an agent killed before this one may have left running.
+    """
+    orphans = await_orphans("xl", ORPHAN_DEADLINE)
+    if orphans:
+        logger.warning("orphaned_tools_ended count=%d", orphans)
+    return ReadBackHypervisor(Xl(run_dir, run, store or XenStore()))
+
+
+class Xl:
+    """The :class:`~dom0_agent.hypervisor.readback.Toolstack` of real Xen."""
+
+    def __init__(self, run_dir: Path, run: ToolRunner, store: XenStore) -> None:
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._run_dir = run_dir
+        self._run_tool = run
+        self._store = store
+        self._lock = threading.Lock()
+        self._can_save: bool | None = None
+        for leftover in run_dir.glob("*.xlcfg"):
+            leftover.unlink(missing_ok=True)
+
+    def host(self) -> HostInfo:
+        """``xl info``."""
+        output = self._run(["xl", "info"], SHORT, "info").untrusted_stdout
+        return parse_info(output, can_save=self.can_save())
+
+    def can_save(self) -> bool:
+        """Whether this xl has ``save`` (asked once)."""
+        with self._lock:
+            if self._can_save is None:
+                self._can_save = offers(self._run(["xl", "help"], SHORT, "help").untrusted_stdout, "save")
+            return self._can_save
+
+    def domains(self) -> tuple[DomainInfo, ...]:
+        """``xl list -v``: the only form that tells UUID, state and shutdown reason at once."""
+        return parse_domains(self._run(["xl", "list", "-v"], SHORT, "list").untrusted_stdout)
+
+    def create(self, config: DomainConfig) -> None:
+        """``xl create -q -e -p``."""
+        with self._config_file(config) as file:
+            self._run(["xl", "create", "-q", "-e", "-p", str(file)], BUILD, f"create of domain {config.uuid}")
+
+    def restore(self, path: Path, config: DomainConfig) -> None:
+        """``xl restore -e -p``, with our configuration instead of the one in the file."""
+        with self._config_file(config) as file:
+            command = ["xl", "restore", "-e", "-p", str(file), str(path)]
+            self._run(command, _transfer_deadline(config.memory), f"restore of domain {config.uuid}")
+
+    def save(self, domain: DomainInfo, path: Path) -> None:
+        """``xl save``; when it fails by itself it has let the domain run on."""
+        command = ["xl", "save", str(domain.domid), str(path)]
+        self._run(command, _transfer_deadline(domain.memory), f"save of domain {domain.uuid}")
+
+    def unpause(self, domain: DomainInfo) -> None:
+        """``xl unpause``."""
+        self._run(["xl", "unpause", str(domain.domid)], SHORT, f"unpause of domain {domain.uuid}")
+
+    def pause(self, domain: DomainInfo) -> None:
+        """``xl pause``."""
+        self._run(["xl", "pause", str(domain.domid)], SHORT, f"pause of domain {domain.uuid}")
+
+    def request_shutdown(self, domain: DomainInfo) -> None:
+        """``xl shutdown -F``: by XenStore, and as an ACPI button press where the guest has no Xen drivers."""
+        self._run(["xl", "shutdown", "-F", str(domain.domid)], SHORT, f"shutdown of domain {domain.uuid}")
+
+    def destroy(self, domain: DomainInfo) -> None:
+        """``xl destroy``."""
+        self._run(["xl", "destroy", str(domain.domid)], SHORT, f"destroy of domain {domain.uuid}")
+
+    def guest_facts(self, domain: DomainInfo) -> GuestFacts:
+        """The shim's nodes below the guest's own ``data/virmo``; the guest may write there what it likes."""
+        base = f"/local/domain/{domain.domid}/data/virmo"
+        try:
+            return parse_facts(
+                untrusted_boot_id=self._store.read(f"{base}/boot-id"),
+                untrusted_beats=self._store.read(f"{base}/beats"),
+                untrusted_version=self._store.read(f"{base}/version"),
+            )
+        except XenStoreError as error:
+            logger.warning("guest_facts_unreadable uuid=%s error=%s", domain.uuid, error)
+            return NO_FACTS
+
+    def subscribe(self, hint: Callable[[], None]) -> Callable[[], None]:
+        """Hints from ``@introduceDomain`` and ``@releaseDomain`` (which also fires when a domain shuts down)."""
+        unwatches = [self._store.watch(path, lambda _: hint()) for path in ("@introduceDomain", "@releaseDomain")]
+
+        def unsubscribe() -> None:
+            for unwatch in unwatches:
+                unwatch()
+
+        return unsubscribe
+
+    def close(self) -> None:
+        """End the XenStore connection."""
+        self._store.close()
+
+    def _run(self, argv: Sequence[str], deadline: float, call: str) -> ToolResult:
+        result = self._run_tool(argv, deadline)
+        if result.returncode == 0:
+            return result
+        complaint = result.untrusted_complaint
+        error = OutOfMemory if any(phrase in complaint.lower() for phrase in _OUT_OF_MEMORY) else HypervisorError
+        raise error(f"xl {call} failed (exit status {result.returncode}): {complaint}")
+
+    @contextlib.contextmanager
+    def _config_file(self, config: DomainConfig) -> Iterator[Path]:
+        text = xlcfg.render(config)
+        path = self._run_dir / f"{config.uuid}.xlcfg"
+        try:
+            path.write_text(text, encoding="ascii")
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _transfer_deadline(memory: int) -> float:
+    return SAVE_BASE + memory / SAVE_RATE

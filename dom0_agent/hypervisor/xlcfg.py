@@ -1,0 +1,101 @@
+"""Writes xl.cfg(5) files. The only place that does, so that no text can break out of its quotes.
+
+Knows the file's syntax; must not know where a value came from: every string is treated as hostile. A quoted string of
+xl.cfg may hold neither its quote nor a line break, and takes backslash escapes; all but plain characters are written
+as hexadecimal escapes. What the syntax cannot carry (a NUL, text beyond ASCII) is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from dom0_agent.hypervisor.interface import Disk, DomainConfig, DomainType, HypervisorError, Vif
+
+MIB = 1 << 20
+
+#: Linux takes at most 2048 bytes of command line on x86; Xen's ELF note area for it is 4096.
+CMDLINE_CAP = 2048
+
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ._-/:=+@,%()[]{}<>~!?*#|;^&$")
+_DISK_PATH = re.compile(r"/[A-Za-z0-9._/+-]+")
+_DEVICE = re.compile(r"(xvd|hd|sd)[a-z][0-9]{0,2}")
+_FORMATS = frozenset({"raw", "qcow2"})
+_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+_BRIDGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")  # IFNAMSIZ
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def render(config: DomainConfig) -> str:
+    """The file for ``xl create`` and ``xl restore``. :class:`HypervisorError` when a value cannot be written safely."""
+    if not _NAME.fullmatch(config.name):
+        raise _unsafe(config, "name", config.name)
+    settings: dict[str, str] = {
+        "name": quote(config.name),
+        "uuid": quote(str(config.uuid)),
+        "type": quote(config.type.value),
+        "memory": str(_mebibytes(config.memory)),
+        "maxmem": str(_mebibytes(config.max_memory)),
+        "vcpus": str(config.vcpus),
+        "maxvcpus": str(config.max_vcpus),
+        # The agent owns what happens at a domain's end: xl must neither restart nor remove it on its own.
+        "on_poweroff": quote("preserve"),
+        "on_reboot": quote("preserve"),
+        "on_watchdog": quote("preserve"),
+        "on_crash": quote("preserve"),
+        "on_soft_reset": quote("preserve"),
+    }
+    if config.kernel is not None:
+        settings["kernel"] = quote(str(config.kernel))
+    if config.ramdisk is not None:
+        settings["ramdisk"] = quote(str(config.ramdisk))
+    if config.cmdline:
+        if len(config.cmdline) > CMDLINE_CAP:
+            raise HypervisorError(f"domain {config.name}: its kernel command line is over {CMDLINE_CAP} characters")
+        settings["cmdline"] = quote(config.cmdline)
+    if config.type is DomainType.HVM:
+        settings |= {"serial": quote("pty"), "vga": quote("none"), "vnc": "0", "sdl": "0"}
+    if config.disks:
+        settings["disk"] = _list(_disk(config, disk) for disk in config.disks)
+    if config.vifs:
+        settings["vif"] = _list(_vif(config, vif) for vif in config.vifs)
+    return "".join(f"{key} = {value}\n" for key, value in settings.items())
+
+
+def quote(text: str) -> str:
+    """``text`` as a quoted string. :class:`HypervisorError` when it holds a NUL or anything beyond ASCII."""
+    if not text.isascii() or "\0" in text:
+        raise HypervisorError(f"xl.cfg cannot carry {text!r}: only ASCII without NUL")
+    return '"' + "".join(c if c in _PLAIN else f"\\x{ord(c):02x}" for c in text) + '"'
+
+
+def _list(items: Iterable[str]) -> str:
+    return "[" + ", ".join(quote(item) for item in items) + "]"
+
+
+def _disk(config: DomainConfig, disk: Disk) -> str:
+    if not _DISK_PATH.fullmatch(str(disk.path)):
+        raise _unsafe(config, "disk path", str(disk.path))
+    if not _DEVICE.fullmatch(disk.device):
+        raise _unsafe(config, "disk device", disk.device)
+    if disk.format not in _FORMATS:
+        raise _unsafe(config, "disk format", disk.format)
+    # target comes last: xl takes everything after it as the path
+    return f"format={disk.format},vdev={disk.device},access={'r' if disk.read_only else 'w'},target={disk.path}"
+
+
+def _vif(config: DomainConfig, vif: Vif) -> str:
+    if not _MAC.fullmatch(vif.mac):
+        raise _unsafe(config, "MAC", vif.mac)
+    if not _BRIDGE.fullmatch(vif.bridge):
+        raise _unsafe(config, "bridge", vif.bridge)
+    return f"mac={vif.mac},bridge={vif.bridge}"
+
+
+def _mebibytes(size: int) -> int:
+    """xl counts in MiB; round down, so that a domain never gets more than was granted."""
+    return size // MIB
+
+
+def _unsafe(config: DomainConfig, what: str, value: str) -> HypervisorError:
+    return HypervisorError(f"domain {config.uuid}: {what} {value[:200]!r} is not one that may be written to xl.cfg")

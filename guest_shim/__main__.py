@@ -1,0 +1,7 @@
+"""``python3 -m guest_shim``."""
+
+import sys
+
+from guest_shim.cli import main
+
+sys.exit(main())

@@ -1,0 +1,136 @@
+"""The frames between a guest's shim and the agent in dom0: the wire contract that both sides import.
+
+A frame is the length of its header (4 bytes, big-endian), the header (a JSON object, UTF-8) and, when the header has
+``"payload": n``, n raw bytes. Sans-IO: bytes in, frames out. Both sides use the same caps: the peer is never believed.
+Must run on Python 3.9 with the standard library alone.
+
+The first frame each way is ``hello``::
+
+    shim → agent  {"type": "hello", "versions": [1], "shim": "0.1.0", "boot_id": "…", "beats": 17}
+    agent → shim  {"type": "hello", "version": 1}
+
+then the shim sends ``{"type": "beat", "beats": 18}`` about once a second.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Protocol versions this module speaks, best first.
+VERSIONS = (1,)
+#: Bytes of a header: the longest are inventories' URIs, well below 4 KiB.
+HEADER_CAP = 16 * 1024
+#: Bytes of a payload: longer things travel in several frames.
+PAYLOAD_CAP = 64 * 1024
+#: Levels of nesting in a header; ours have three.
+DEPTH_CAP = 8
+
+_LENGTH = struct.Struct(">I")
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+class ProtocolError(Exception):
+    """The peer's bytes are not a frame we accept; the channel must be closed."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One message."""
+
+    type: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    payload: bytes = b""
+
+
+def encode(frame: Frame) -> bytes:
+    """The bytes of a frame. :class:`ProtocolError` when it is over a cap."""
+    header: dict[str, Any] = {**frame.fields, "type": frame.type}
+    if frame.payload:
+        header["payload"] = len(frame.payload)
+    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    if len(raw) > HEADER_CAP or len(frame.payload) > PAYLOAD_CAP:
+        raise ProtocolError(f"a {frame.type} frame is over the caps: {len(raw)} + {len(frame.payload)} bytes")
+    return _LENGTH.pack(len(raw)) + raw + frame.payload
+
+
+class FrameReader:
+    """Collects bytes into frames; holds at most one frame's worth of them beside what the caller just gave."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._header: dict[str, Any] | None = None
+        self._payload_length = 0
+
+    def feed(self, untrusted_data: bytes) -> list[Frame]:
+        """The frames that are complete now. :class:`ProtocolError` on the first byte that is not acceptable."""
+        self._buffer += untrusted_data
+        frames: list[Frame] = []
+        while True:
+            frame = self._next()
+            if frame is None:
+                return frames
+            frames.append(frame)
+
+    def _next(self) -> Frame | None:
+        if self._header is None:
+            if len(self._buffer) < _LENGTH.size:
+                return None
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            if length > HEADER_CAP:
+                raise ProtocolError(f"a header of {length} bytes is announced, over {HEADER_CAP}")
+            if len(self._buffer) < _LENGTH.size + length:
+                return None
+            self._header = _parse_header(bytes(self._buffer[_LENGTH.size : _LENGTH.size + length]))
+            self._payload_length = _payload_length(self._header)
+            del self._buffer[: _LENGTH.size + length]
+        if len(self._buffer) < self._payload_length:
+            return None
+        payload = bytes(self._buffer[: self._payload_length])
+        del self._buffer[: self._payload_length]
+        header, self._header = self._header, None
+        return Frame(header.pop("type"), header, payload)
+
+
+def choose_version(untrusted_versions: Any) -> int:
+    """The best version that both speak. :class:`ProtocolError` when there is none."""
+    offered: Sequence[Any] = untrusted_versions if isinstance(untrusted_versions, list) else ()
+    for version in VERSIONS:
+        if version in offered:
+            return version
+    raise ProtocolError(f"no common protocol version: we speak {list(VERSIONS)}")
+
+
+def _parse_header(untrusted_raw: bytes) -> dict[str, Any]:
+    if _depth(untrusted_raw) > DEPTH_CAP:
+        raise ProtocolError(f"a header is nested deeper than {DEPTH_CAP}")
+    try:
+        header = json.loads(untrusted_raw.decode("utf-8"))
+    except ValueError as error:  # also UnicodeDecodeError
+        raise ProtocolError(f"a header is not JSON: {error}") from None
+    if not isinstance(header, dict) or not isinstance(header.get("type"), str):
+        raise ProtocolError("a header is not an object with a type")
+    return header
+
+
+def _payload_length(untrusted_header: dict[str, Any]) -> int:
+    length = untrusted_header.pop("payload", 0)
+    if type(length) is not int or not 0 <= length <= PAYLOAD_CAP:
+        raise ProtocolError(f"a payload of {length!r} bytes is announced; 0 to {PAYLOAD_CAP} are allowed")
+    return length
+
+
+def _depth(raw: bytes) -> int:
+    """The nesting, without parsing: a parser that recurses must not meet it first. Brackets in strings do not count."""
+    depth = deepest = 0
+    for byte in _STRING.sub(b"", raw):
+        if byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest

@@ -1,0 +1,152 @@
+"""The shim's XenStore client over ``/dev/xen/xenbus``, and the transport that publishes beats through it.
+
+A guest writes relative paths: they go to its own ``/local/domain/N``, also after a restore gave it another N. A tiny
+client on purpose: a guest has no pyxs, and needs four operations. Must run on Python 3.9, standard library alone.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+import time
+
+from guest_shim.transport import TransportError
+
+#: Where Linux offers XenStore to a guest; the second is the name before Linux 3.x moved it.
+DEVICES = ("/dev/xen/xenbus", "/proc/xen/xenbus")
+#: Seconds until XenStore must have answered; a suspend in between stops this clock too.
+DEADLINE = 10.0
+#: Bytes of a packet's payload, a limit of the protocol.
+PAYLOAD_CAP = 4096
+
+_HEADER = struct.Struct("=IIII")  # operation, request id, transaction id, length: the machine's own byte order
+_READ, _WRITE, _RM, _ERROR = 2, 11, 13, 16
+
+
+class XenBus:
+    """One open XenStore device. Not thread-safe."""
+
+    def __init__(self, device: str | None = None, deadline: float = DEADLINE) -> None:
+        """Open ``device`` or the first there is. :class:`TransportError` when there is none."""
+        self._deadline = deadline
+        self._next_id = 1
+        errors = []
+        for candidate in (device,) if device else DEVICES:
+            try:
+                self._descriptor = os.open(candidate, os.O_RDWR)
+            except OSError as error:
+                errors.append(f"{candidate}: {error.strerror}")
+            else:
+                return
+        raise TransportError("no XenStore here (" + "; ".join(errors) + "); is this a Xen guest?")
+
+    def read(self, path: str) -> bytes | None:
+        """A node's value, ``None`` when there is none."""
+        try:
+            return self._request(_READ, path.encode("ascii") + b"\0")
+        except _NoEntryError:
+            return None
+
+    def write(self, path: str, value: bytes) -> None:
+        """Set a node's value and make its parents."""
+        self._request(_WRITE, path.encode("ascii") + b"\0" + value)
+
+    def remove(self, path: str) -> None:
+        """Remove a node and all below it; no error when it is not there."""
+        try:
+            self._request(_RM, path.encode("ascii") + b"\0")
+        except _NoEntryError:
+            return
+
+    def close(self) -> None:
+        """Close the device."""
+        os.close(self._descriptor)
+
+    def _request(self, operation: int, payload: bytes) -> bytes:
+        if len(payload) > PAYLOAD_CAP:
+            raise ValueError(f"a XenStore packet of {len(payload)} bytes is over {PAYLOAD_CAP}")
+        request_id, self._next_id = self._next_id, self._next_id % 0xFFFFFFFF + 1
+        end = time.monotonic() + self._deadline
+        try:
+            # the kernel takes header and payload in one write or in two; one is atomic for other readers of the log
+            written = os.write(self._descriptor, _HEADER.pack(operation, request_id, 0, len(payload)) + payload)
+            if written != _HEADER.size + len(payload):
+                raise TransportError("XenStore took only part of a packet")
+            while True:
+                kind, answered, _, length = _HEADER.unpack(self._receive(_HEADER.size, end))
+                if length > PAYLOAD_CAP:
+                    raise TransportError(f"XenStore announced a packet of {length} bytes")
+                answer = self._receive(length, end) if length else b""
+                if answered == request_id:  # else an answer that a deadline gave up on
+                    break
+        except OSError as error:
+            raise TransportError(f"XenStore: {error}") from None
+        if kind == _ERROR:
+            name = answer.rstrip(b"\0").decode("ascii", "replace")
+            if name == "ENOENT":
+                raise _NoEntryError(name)
+            raise TransportError(f"XenStore refused with {name}")
+        return answer
+
+    def _receive(self, size: int, end: float) -> bytes:
+        chunks = bytearray()
+        while len(chunks) < size:
+            ready, _, _ = select.select([self._descriptor], [], [], max(0.0, end - time.monotonic()))
+            if not ready:
+                raise TransportError("XenStore gave no answer in time")
+            chunk = os.read(self._descriptor, size - len(chunks))
+            if not chunk:
+                raise TransportError("XenStore closed the connection")
+            chunks += chunk
+        return bytes(chunks)
+
+
+class _NoEntryError(Exception):
+    """ENOENT: an answer, not a failure."""
+
+
+class XenStoreTransport:
+    """Publishes what the shim has to say below its own ``data/virmo``, where dom0 reads it."""
+
+    BASE = "data/virmo"
+
+    def __init__(self, device: str | None = None) -> None:
+        self._device = device
+        self._bus: XenBus | None = None
+
+    def announce(self, boot_id: str, version: str, beats: int) -> None:
+        """Write all nodes; ``hello`` last, as the sign that the others are there."""
+        if self._bus is None:
+            self._bus = XenBus(self._device)
+        self._write("boot-id", boot_id)
+        self._write("version", version)
+        self._write("beats", str(beats))
+        self._write("hello", "1")
+
+    def beat(self, beats: int) -> bool:
+        """Write the counter. A restored guest has a new, empty directory: then ``hello`` is missing."""
+        if self._bus is None:
+            return False
+        try:
+            if self._bus.read(f"{self.BASE}/hello") is None:
+                return False
+        except TransportError:
+            self.close()
+            return False
+        self._write("beats", str(beats))
+        return True
+
+    def close(self) -> None:
+        """Close the device."""
+        if self._bus is not None:
+            self._bus.close()
+            self._bus = None
+
+    def _write(self, name: str, value: str) -> None:
+        assert self._bus is not None
+        try:
+            self._bus.write(f"{self.BASE}/{name}", value.encode("ascii"))
+        except TransportError:
+            self.close()
+            raise
