@@ -6,9 +6,11 @@ Knows no SyncML: bytes, a media type and headers go out and come in. Turns every
 
 from __future__ import annotations
 
+import socket
 import ssl
-import time
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from dom0_agent.transport.tls import TlsConfig
 
@@ -50,13 +54,11 @@ class HttpTransport:
         *,
         connect_timeout: float = 10.0,
         answer_timeout: float = 60.0,
-        monotonic: Callable[[], float] = time.monotonic,
         user_agent: str = "virmo-agent",
     ) -> None:
         self._tls = tls
         self._connect_timeout = connect_timeout
         self._answer_timeout = answer_timeout
-        self._monotonic = monotonic
         self._session = requests.Session()
         self._session.headers["User-Agent"] = user_agent
         self._session.trust_env = False  # a proxy or netrc from root's environment is not the board's configuration
@@ -67,7 +69,9 @@ class HttpTransport:
             if not tls.ca_file.is_file():
                 raise TransportError(f"CA file {tls.ca_file} does not exist", final=True)
             self._session.verify = str(tls.ca_file)
-        self._session.mount("https://", _ModernTls())
+        self._guard = _DeadlineGuard()
+        self._session.mount("https://", _Adapter(self._guard))
+        self._session.mount("http://", _Adapter(self._guard))
 
     def post(self, url: str, body: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
         """Send one message; :class:`TransportError` when no HTTP 200 answer came within the deadline."""
@@ -78,25 +82,23 @@ class HttpTransport:
             "Cache-Control": "no-store, private",
             **(headers or {}),
         }
-        deadline = self._monotonic() + self._answer_timeout
         target = url
-        for _ in range(MAX_REDIRECTS + 1):
-            self._check_url(target)
-            answer, location = self._post_once(target, body, sent, deadline)
-            if answer is not None:
-                return answer
-            target = self._redirected(target, location)
+        with self._guard.within(self._answer_timeout):
+            for _ in range(MAX_REDIRECTS + 1):
+                self._check_url(target)
+                answer, location = self._post_once(target, body, sent)
+                if answer is not None:
+                    return answer
+                target = self._redirected(target, location)
         raise TransportError(f"{url}: more than {MAX_REDIRECTS} redirects", final=True)
 
     def close(self) -> None:
         """Close the connection."""
         self._session.close()
 
-    def _post_once(
-        self, url: str, body: bytes, headers: Mapping[str, str], deadline: float
-    ) -> tuple[HttpAnswer | None, str]:
+    def _post_once(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[HttpAnswer | None, str]:
         host = urlsplit(url).netloc
-        timeout = (self._connect_timeout, max(1.0, deadline - self._monotonic()))
+        timeout = (self._connect_timeout, self._answer_timeout)
         try:
             with self._session.post(
                 url, data=body, headers=dict(headers), timeout=timeout, stream=True, allow_redirects=False
@@ -109,28 +111,20 @@ class HttpTransport:
                         "is this address the server's DM endpoint, and is the server well?",
                         final=response.status_code in _FINAL_STATUSES,
                     )
-                untrusted_body = self._read_capped(response, url, deadline)
+                untrusted_body = _read_capped(response, url)
                 untrusted_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
                 lowered = {name.lower(): value for name, value in response.headers.items()}
                 return HttpAnswer(untrusted_body, untrusted_type, lowered), ""
         except requests.exceptions.SSLError as error:
+            if self._guard.cut:
+                raise TransportError(f"{host} did not finish its answer in {self._answer_timeout:.0f} s") from error
             raise TransportError(_explain_tls(host, error, self._tls.ca_file), final=True) from error
         except requests.exceptions.Timeout as error:
             raise TransportError(f"{host} did not answer in time") from error
-        except requests.exceptions.RequestException as error:
+        except (requests.exceptions.RequestException, OSError) as error:
+            if self._guard.cut:
+                raise TransportError(f"{host} did not finish its answer in {self._answer_timeout:.0f} s") from error
             raise TransportError(f"{host} cannot be reached: {_root_cause(error)}") from error
-
-    def _read_capped(self, response: requests.Response, url: str, deadline: float) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        for part in response.iter_content(CHUNK):
-            size += len(part)
-            if size > MAX_RESPONSE:
-                raise TransportError(f"{url} answered more than {MAX_RESPONSE} bytes", final=True)
-            if self._monotonic() > deadline:
-                raise TransportError(f"{url} did not finish its answer in {self._answer_timeout:.0f} s")
-            parts.append(part)
-        return b"".join(parts)
 
     def _check_url(self, url: str) -> None:
         scheme = urlsplit(url).scheme
@@ -154,13 +148,84 @@ class HttpTransport:
 _FINAL_STATUSES = frozenset({400, 401, 403, 404, 405, 410, 411, 413, 415})
 
 
-class _ModernTls(HTTPAdapter):
-    """TLS 1.2 or newer, whatever the library's default is."""
+def _read_capped(response: requests.Response, url: str) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    for part in response.iter_content(CHUNK):
+        size += len(part)
+        if size > MAX_RESPONSE:
+            raise TransportError(f"{url} answered more than {MAX_RESPONSE} bytes", final=True)
+        parts.append(part)
+    return b"".join(parts)
+
+
+class _DeadlineGuard:
+    """Shuts the sockets that are in use when a whole exchange takes too long.
+
+    The library's timeouts are for each read: a server that sends a byte now and then would hold a session for ever.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+        self.cut = False
+
+    def note(self, connected: socket.socket) -> None:
+        """A connection was made."""
+        with self._lock:
+            self._sockets = [known for known in self._sockets if known.fileno() >= 0] + [connected]
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Cut what is still connected after ``seconds`` in this block."""
+        self.cut = False
+        timer = threading.Timer(seconds, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        with self._lock:
+            self.cut = True
+            for known in self._sockets:
+                with suppress(OSError):
+                    # Below TLS: an orderly TLS close would wait for the peer.
+                    socket.socket.shutdown(known, socket.SHUT_RDWR)
+
+
+class _Adapter(HTTPAdapter):
+    """TLS 1.2 or newer, and connections that the guard knows of."""
+
+    def __init__(self, guard: _DeadlineGuard) -> None:
+        self._guard = guard
+        super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         context = ssl.create_default_context()
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         super().init_poolmanager(*args, ssl_context=context, **kwargs)
+        note = self._guard.note
+
+        class Https(HTTPSConnection):
+            def connect(self) -> None:
+                super().connect()
+                note(self.sock)
+
+        class Http(HTTPConnection):
+            def connect(self) -> None:
+                super().connect()
+                note(self.sock)
+
+        class HttpsPool(HTTPSConnectionPool):
+            ConnectionCls = Https
+
+        class HttpPool(HTTPConnectionPool):
+            ConnectionCls = Http
+
+        self.poolmanager.pool_classes_by_scheme = {"https": HttpsPool, "http": HttpPool}
 
 
 def _root_cause(error: BaseException) -> str:
