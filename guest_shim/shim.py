@@ -52,4 +52,8 @@ class Shim:
             self.step()
             if sleep(INTERVAL):
                 break
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the way to dom0."""
         self._transport.close()
