@@ -96,7 +96,7 @@ class Database:
             try:
                 yield connection
             except BaseException:
-                connection.execute("ROLLBACK")
+                _roll_back(connection)
                 raise
             self._commit(connection)
         finally:
@@ -129,8 +129,7 @@ class Database:
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            if _in_transaction(connection):
-                connection.execute("ROLLBACK")
+            _roll_back(connection)
             raise StoreError(f"cannot write {self.path}: {error}; is the storage full or broken?") from error
 
     def _connect(self) -> sqlite3.Connection:
@@ -188,14 +187,20 @@ def _in_transaction(connection: sqlite3.Connection) -> bool:
     return connection.in_transaction
 
 
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if _in_transaction(connection):  # a full disk, for one, has made SQLite roll back by itself already
+        connection.execute("ROLLBACK")
+
+
 @contextmanager
 def _savepoint(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("SAVEPOINT inner_block")
     try:
         yield
     except BaseException:
-        connection.execute("ROLLBACK TO inner_block")
-        connection.execute("RELEASE inner_block")
+        if _in_transaction(connection):
+            connection.execute("ROLLBACK TO inner_block")
+            connection.execute("RELEASE inner_block")
         raise
     connection.execute("RELEASE inner_block")
 

@@ -7,14 +7,13 @@ the bump of ``user_version``, so a database is always at exactly one version.
 from __future__ import annotations
 
 _FIRST = (
-    # Nodes of the management tree. ``path`` is the segments joined by U+0000, which no node name can hold, so that a
-    # sub-tree is a contiguous range of the primary key.
+    # Nodes of the management tree; "path" is the decoded segments joined by "/", which no name can hold; root "".
     """
     CREATE TABLE node (
         path TEXT PRIMARY KEY,
         format TEXT NOT NULL,
         type TEXT NOT NULL,
-        data BLOB,
+        data ANY,
         acl TEXT NOT NULL,
         title TEXT NOT NULL,
         tstamp TEXT NOT NULL,

@@ -1,0 +1,129 @@
+"""The unit of work: every write can be taken back, in the store and in the management objects, until it is durable.
+
+A *write* is one command (or one call of the device side) with everything it did: several store changes, several
+objects prepared. Writes collect until :meth:`Work.commit`; outside Atomic and batches that is at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from dom0_agent.omadm.mo import Change, ManagementObject, Undo
+from dom0_agent.omadm.nodestore import NodeStore, NodeStoreError
+from dom0_agent.omadm.status import DMError, Status
+
+logger = logging.getLogger(__name__)
+
+
+class Write:
+    """What one command did so far."""
+
+    __slots__ = ("changes", "savepoint", "undos")
+
+    def __init__(self, savepoint: int) -> None:
+        self.savepoint = savepoint
+        self.undos: list[Undo] = []
+        self.changes: list[tuple[ManagementObject, Change]] = []
+
+    def prepare(self, mo: ManagementObject | None, change: Change) -> None:
+        """Ask the object; a veto (:class:`DMError`) passes through, an undo is kept."""
+        if mo is None:
+            return
+        undo = mo.prepare(change)
+        self.changes.append((mo, change))
+        if undo is not None:
+            self.undos.append(undo)
+
+
+class Work:
+    """All writes since the last commit. ``taken_back`` is told whenever the store went back in time."""
+
+    def __init__(self, store: NodeStore, taken_back: Callable[[], None]) -> None:
+        self._store = store
+        self._taken_back = taken_back
+        self._writes: list[Write] = []
+        self._open: list[Write] = []  #: writes being done; an object's prepare may write through the device side
+        self._holds = 0
+
+    @contextmanager
+    def write(self) -> Iterator[Write]:
+        """One command: taken back as a whole when the block raises, else kept, and committed unless that is held.
+
+        Inside another write (an object that uses the device side in ``prepare``) it is part of that one.
+        """
+        if self._open:
+            yield self._open[-1]
+            return
+        write = Write(self._store.savepoint())
+        self._open.append(write)
+        try:
+            yield write
+        except BaseException:
+            self._undo(write)
+            raise
+        finally:
+            self._open.pop()
+        self._writes.append(write)
+        if not self._holds:
+            self.commit()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Writes of the block are not committed one by one; who holds commits or rolls back."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody else will commit."""
+        return self._holds > 0
+
+    def mark(self) -> int:
+        """The number of writes not yet committed, as a mark for :meth:`rollback`."""
+        return len(self._writes)
+
+    def commit(self) -> None:
+        """Make all writes durable and tell the objects; :class:`DMError` 420 or 510, everything is taken back then."""
+        if not self._writes:
+            return
+        try:
+            self._store.commit()
+        except NodeStoreError as error:
+            logger.error("tree.commit failed error=%s", error)
+            self.rollback(0)
+            status = Status.DEVICE_FULL if error.full else Status.DATA_STORE_FAILURE
+            raise DMError(status, f"the device could not store the change: {error}") from error
+        done, self._writes = self._writes, []
+        changes: dict[int, tuple[ManagementObject, list[Change]]] = {}
+        for write in done:
+            for mo, change in write.changes:
+                changes.setdefault(id(mo), (mo, []))[1].append(change)
+        for mo, of_mo in changes.values():
+            try:
+                mo.committed(of_mo)
+            except Exception:
+                logger.exception("mo.committed failed moid=%s: the tree is right, the device may lag behind", mo.moid)
+
+    def rollback(self, mark: int) -> list[bool]:
+        """Take back all writes since ``mark``, last first; per write, oldest first, whether its undo worked."""
+        worked: list[bool] = []
+        while len(self._writes) > mark:
+            worked.append(self._undo(self._writes.pop()))
+        return worked[::-1]
+
+    def _undo(self, write: Write) -> bool:
+        self._store.rollback(write.savepoint)
+        self._taken_back()
+        worked = True
+        for undo in reversed(write.undos):
+            try:
+                undo()
+            except Exception:
+                logger.exception("mo.undo failed: the device may differ from the tree")
+                worked = False
+        return worked
