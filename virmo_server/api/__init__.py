@@ -1,0 +1,1 @@
+"""HTTP API of the VirMO Server for operators and their tools."""

@@ -1,0 +1,323 @@
+"""The bodies that the HTTP API takes and gives: unknown keys are refused, texts have a length and a character set."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from virmo_server.config import BaseUrl
+from virmo_server.model import OrderState, Role
+
+#: Names that operators give: what needs no quoting in a shell or a URL. Free text belongs into descriptions.
+NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$"
+#: What XML 1.0 can carry, without line breaks: texts travel to devices in XML.
+TEXT_PATTERN = r"^[\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*$"
+SHA256_PATTERN = r"^[0-9a-fA-F]{64}$"
+FILE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+MEDIA_TYPE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,99}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,99}$"
+LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._=-]{0,62}$"
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, min_length=1, max_length=64)]
+Text = Annotated[str, Field(pattern=TEXT_PATTERN, max_length=1024)]
+Label = Annotated[str, Field(pattern=LABEL_PATTERN)]
+#: A URN; without slash, because it can name the device in our URLs.
+DevId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*:[!-.0-~]+$", max_length=255)]
+#: MD5 credentials are joined with ``:``, so names must not have one.
+CredentialName = Annotated[str, Field(pattern=r"^[!-9;-~]{1,255}$")]
+Secret = Annotated[str, Field(pattern=r"^[!-~]+$", min_length=8, max_length=255)]
+DeadlineSeconds = Annotated[int, Field(ge=1, le=90 * 86400)]
+
+
+class Body(BaseModel):
+    """Parent of what clients send."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class View(BaseModel):
+    """Parent of what the server answers."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ProblemView(View):
+    """RFC 9457."""
+
+    status: int
+    code: str
+    detail: str
+    errors: list[str] = []
+
+
+class ServerView(View):
+    """Who answers."""
+
+    server_id: str
+    version: str
+    actor: str
+    role: Role
+
+
+class NewDeviceBody(Body):
+    """Registration of a board. Secrets that are left out are made by the server."""
+
+    name: Name
+    dev_id: DevId
+    client_name: CredentialName | None = None
+    client_secret: Secret | None = None
+    server_secret: Secret | None = None
+    base_url: BaseUrl | None = None
+    notify_url: BaseUrl | None = None
+    labels: list[Label] = Field(default=[], max_length=32)
+
+
+class DeviceChangeBody(Body):
+    """New values for those given; ``null`` removes."""
+
+    name: Name = ""
+    base_url: BaseUrl | None = None
+    notify_url: BaseUrl | None = None
+    labels: list[Label] = Field(default=[], max_length=32)
+
+
+class CredentialView(View):
+    """One direction of md5 authentication, in clear; ``nonce`` is base64."""
+
+    name: str
+    secret: str
+    nonce: str
+
+
+class DeviceView(View):
+    """A board as the server knows it."""
+
+    name: str
+    dev_id: str
+    labels: list[str]
+    manufacturer: str | None
+    model: str | None
+    dm_version: str | None
+    base_url: str | None
+    notify_url: str | None
+    created_at: datetime
+    last_seen_at: datetime | None
+    auth_failed_at: datetime | None
+    auth_failure: str | None
+    notified_at: datetime | None
+    notify_error: str | None
+    virmo_root: str
+    vmimg_root: str
+    device_resources: str | None
+    vm_count: int
+    open_orders: int
+
+
+class RegistrationView(View):
+    """A new board and, this one time, its secrets. ``agent_config`` is YAML for the agent."""
+
+    device: DeviceView
+    client: CredentialView
+    server: CredentialView
+    agent_config: str
+
+
+class VmView(View):
+    """A VM as last read from its device; ``known_at`` is when its State was."""
+
+    name: str
+    node: str
+    uri: str
+    state: int | None
+    state_text: str
+    vmid: str | None
+    description: str | None
+    create_params: str | None
+    current_config: str | None
+    image: str | None
+    known_at: datetime | None
+    open_order: int | None
+
+
+class DeviceImageView(View):
+    """An image entry as last read from its device."""
+
+    name: str
+    node: str
+    uri: str
+    image_id: str | None
+    state: int | None
+    state_text: str
+    img_id: str | None
+    media_type: str | None
+    download_uri: str | None
+    location: str | None
+    known_at: datetime | None
+    open_order: int | None
+
+
+class NodeView(View):
+    """A node of a device's tree as last read."""
+
+    uri: str
+    format: str | None
+    value: str | None
+    known_at: datetime
+
+
+class AlertView(View):
+    """A Generic Alert that a device sent."""
+
+    id: int
+    at: datetime
+    type: str
+    format: str
+    mark: str | None
+    source: str
+    correlator: str | None
+    data: str
+    order: int | None
+
+
+class ImageView(View):
+    """A file of the library."""
+
+    id: str
+    name: str
+    file_name: str
+    media_type: str
+    size: int
+    sha256: str
+    created_at: datetime
+    url: str
+
+
+class OrderEventView(View):
+    """A line of an order's trail."""
+
+    at: datetime
+    actor: str
+    state: OrderState
+    step: str
+    text: str
+
+
+class OrderView(View):
+    """An order. ``dm_status`` is the device's code for the command that decided it, ``dm_status_text`` its meaning."""
+
+    id: int
+    device: str
+    group: int | None
+    after: int | None
+    kind: str
+    target: str
+    name: str | None
+    state: OrderState
+    step: str
+    correlator: str
+    created_at: datetime
+    created_by: str
+    deadline: datetime
+    finished_at: datetime | None
+    dm_status: int | None
+    dm_status_text: str | None
+    message: str
+
+
+class OrderDetailView(OrderView):
+    """An order with its parameters and its trail."""
+
+    params: dict[str, Any]
+    events: list[OrderEventView]
+
+
+class DeliverImageBody(Body):
+    """Deliver a library image to a device under ``name``."""
+
+    kind: Literal["deliver-image"]
+    name: Name
+    image_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    description: Text = ""
+    deadline_seconds: DeadlineSeconds | None = None
+
+
+class DeleteImageBody(Body):
+    """Remove the image ``name`` from a device."""
+
+    kind: Literal["delete-image"]
+    name: Name
+    deadline_seconds: DeadlineSeconds | None = None
+
+
+class CreateVmBody(Body):
+    """Create a VM from the delivered image named ``image``. ``description`` defaults to the name."""
+
+    kind: Literal["create-vm"]
+    name: Name
+    image: Name
+    running: bool = True
+    description: Text | None = None
+    deadline_seconds: DeadlineSeconds | None = None
+
+
+class VmOperationBody(Body):
+    """A primitive on the VM ``name``."""
+
+    kind: Literal["power-off", "power-on", "suspend", "resume", "delete-vm"]
+    name: Name
+    deadline_seconds: DeadlineSeconds | None = None
+
+
+class RefreshBody(Body):
+    """Read again what the device has."""
+
+    kind: Literal["refresh"]
+    deadline_seconds: DeadlineSeconds | None = None
+
+
+OrderBody = Annotated[
+    DeliverImageBody | DeleteImageBody | CreateVmBody | VmOperationBody | RefreshBody, Field(discriminator="kind")
+]
+
+
+class NewGroupBody(Body):
+    """The same order for every device with ``label``; at most ``rate`` of them under way at once."""
+
+    label: Label
+    rate: Annotated[int, Field(ge=1, le=100000)] | None = None
+    order: OrderBody
+
+
+class GroupView(View):
+    """An order group and how its orders stand."""
+
+    id: int
+    label: str
+    rate: int | None
+    created_at: datetime
+    created_by: str
+    states: dict[OrderState, int]
+    refused: list[str] = []
+
+
+class NewTokenBody(Body):
+    """A new key to the HTTP API."""
+
+    name: Name
+    role: Role = Field(strict=False)
+
+
+class TokenView(View):
+    """A key, without its secret."""
+
+    name: str
+    role: Role
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class NewTokenView(TokenView):
+    """A new key; ``token`` is shown this one time."""
+
+    token: str

@@ -1,0 +1,75 @@
+"""``POST /api/v1/images``: the one endpoint that streams its body, so that an image never has to fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import Field
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from virmo_server.api import schema, views
+from virmo_server.api.auth import Actor
+from virmo_server.api.endpoint import InvalidRequest, Query
+from virmo_server.images.library import ImageSpec
+from virmo_server.model import Role
+from virmo_server.problem import Problem
+from virmo_server.services import Services
+
+#: Written in blocks of this size: one hop into a thread for each, and the most that an upload holds in memory.
+BLOCK_BYTES = 1 << 20
+
+UPLOAD_QUERY = {
+    "name": Query(schema.Name, "what operators call it", required=True),
+    "file_name": Query(Annotated[str, Field(pattern=schema.FILE_NAME_PATTERN)], "last part of its URL", required=True),
+    "media_type": Query(Annotated[str, Field(pattern=schema.MEDIA_TYPE_PATTERN)], "its MIME type", required=True),
+    "sha256": Query(Annotated[str, Field(pattern=schema.SHA256_PATTERN)], "refuse the upload if it differs"),
+}
+
+
+def upload_route(
+    services: Services,
+    prefix: str,
+    authorise: Callable[[Services, Request, Role], Actor],
+    render: Callable[[Problem], Response],
+) -> Route:
+    """The route; the body is the file itself, its properties are query parameters."""
+
+    async def receive(request: Request) -> schema.ImageView:
+        await run_in_threadpool(authorise, services, request, Role.OPERATOR)
+        spec = _spec(request)
+        upload = await run_in_threadpool(services.library.begin, spec)
+        with upload:
+            block = bytearray()
+            async for chunk in request.stream():
+                block += chunk
+                if len(block) >= BLOCK_BYTES:
+                    await run_in_threadpool(upload.write, bytes(block))
+                    block.clear()
+            await run_in_threadpool(upload.write, bytes(block))
+            image = await run_in_threadpool(upload.finish)
+        return views.image_view(image, services.config)
+
+    async def handle(request: Request) -> Response:
+        try:
+            view = await receive(request)
+        except Problem as problem:
+            return render(problem)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        return Response(view.model_dump_json(), 201, media_type="application/json")
+
+    return Route(f"{prefix}/images", handle, methods=["POST"])
+
+
+def _spec(request: Request) -> ImageSpec:
+    unknown = sorted(set(request.query_params) - UPLOAD_QUERY.keys())
+    if unknown:
+        raise InvalidRequest([f"{name}: unknown query parameter" for name in unknown])
+    values = {name: kind.parse(name, request.query_params.get(name)) for name, kind in UPLOAD_QUERY.items()}
+    untrusted_length = request.headers.get("content-length", "")
+    size = int(untrusted_length) if untrusted_length.isascii() and untrusted_length.isdigit() else None
+    return ImageSpec(size=size, **values)

@@ -1,0 +1,54 @@
+"""The ASGI application: DM endpoint, image files, HTTP API. Wires routes; every part is tested on its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from virmo_server.api.http import api_routes
+from virmo_server.images.hosting import image_route
+from virmo_server.maintenance import sweep
+from virmo_server.services import Services
+
+logger = logging.getLogger(__name__)
+
+#: How often overdue orders and lost sessions are looked for; requests that show orders look by themselves.
+SWEEP_SECONDS = 30
+
+
+def make_app(services: Services) -> Starlette:
+    """The application over ``services``; closes them at shutdown."""
+
+    async def sweep_regularly() -> None:
+        while True:
+            await run_in_threadpool(sweep, services)
+            await anyio.sleep(SWEEP_SECONDS)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        removed = services.library.sweep()
+        if removed:
+            logger.warning("image library: removed %d files that no image owns", len(removed))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(sweep_regularly)
+            yield
+            tasks.cancel_scope.cancel()
+        services.close()
+
+    async def health(_request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    routes: list[BaseRoute] = [
+        Route("/health", health, methods=["GET"]),
+        image_route(services.database, services.library),
+        *api_routes(services),
+    ]
+    return Starlette(routes=routes, lifespan=lifespan)

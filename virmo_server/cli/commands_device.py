@@ -1,0 +1,194 @@
+"""``virmo device …``"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from virmo_server.cli.arguments import Nouns, command, device_argument, noun, order_options
+from virmo_server.cli.client import segment
+from virmo_server.cli.context import EXIT_OK, Context
+from virmo_server.cli.output import ago
+
+NO_DEVICES = "no devices yet: 'virmo device add NAME --dev-id URN --agent-config' registers one"
+
+
+def register(nouns: Nouns) -> None:
+    """Add the commands to the parser."""
+    verbs = noun(nouns, "device", "register boards, see how they are")
+    add = command(verbs, "add", _add, "register a device and show its credentials, this one time")
+    add.add_argument("name", metavar="DEVICE", help="what you call it: letters, digits, . _ -")
+    add.add_argument("--dev-id", required=True, metavar="URN", help="its DevInfo/DevId, such as urn:uuid:…")
+    add.add_argument("--client-name", metavar="NAME", help="name it authenticates with (default: DEVICE)")
+    add.add_argument("--client-secret", metavar="SECRET", help="its secret (default: made by the server)")
+    add.add_argument("--server-secret", metavar="SECRET", help="the server's secret (default: made by the server)")
+    add.add_argument("--server-url", metavar="URL", help="how it reaches the server, if not by the public URL")
+    add.add_argument("--notify-url", metavar="URL", help="where its agent listens for notifications")
+    add.add_argument("--label", action="append", default=[], metavar="WORD", help="may be repeated")
+    add.add_argument("--agent-config", action="store_true", help="print only the agent's YAML, to paste or redirect")
+    listing = command(verbs, "list", _list, "list devices: when they were seen, what fails")
+    listing.add_argument("--label", metavar="WORD", help="only devices with this label")
+    show = command(verbs, "show", _show, "show all that is known of a device")
+    device_argument(show)
+    change = command(verbs, "set", _set, "change a device")
+    device_argument(change)
+    change.add_argument("--name", metavar="NAME", help="new name")
+    change.add_argument("--server-url", metavar="URL", help="how it reaches the server; '' for the public URL")
+    change.add_argument("--notify-url", metavar="URL", help="where its agent listens; '' for nowhere")
+    change.add_argument("--label", action="append", metavar="WORD", help="replaces all labels; may be repeated")
+    renew = command(verbs, "renew", _renew, "make new credentials; the old ones are void at once")
+    device_argument(renew)
+    renew.add_argument("--agent-config", action="store_true", help="print only the agent's YAML")
+    remove = command(verbs, "remove", _remove, "forget a device; the board itself is not touched")
+    device_argument(remove)
+    refresh = command(verbs, "refresh", _refresh, "read again what the device has")
+    device_argument(refresh)
+    order_options(refresh)
+    alerts = command(verbs, "alerts", _alerts, "show the newest alerts of a device")
+    device_argument(alerts)
+    tree = command(verbs, "tree", _tree, "show the device's management tree as last read")
+    device_argument(tree)
+    tree.add_argument("uri", nargs="?", default=".", metavar="URI", help="below this node (default: everything)")
+
+
+def _add(context: Context) -> int:
+    options = context.options
+    body = {
+        "name": options.name,
+        "dev_id": options.dev_id,
+        "client_name": options.client_name,
+        "client_secret": options.client_secret,
+        "server_secret": options.server_secret,
+        "base_url": options.server_url,
+        "notify_url": options.notify_url,
+        "labels": options.label,
+    }
+    registration = context.client.post("/devices", {key: value for key, value in body.items() if value is not None})
+    return _show_registration(context, registration, "is registered")
+
+
+def _renew(context: Context) -> int:
+    registration = context.client.post(f"/devices/{segment(context.options.device)}/credentials")
+    return _show_registration(context, registration, "has new credentials")
+
+
+def _show_registration(context: Context, registration: dict[str, Any], what: str) -> int:
+    if context.output.as_json:
+        context.output.json(registration)
+    elif context.options.agent_config:
+        print(registration["agent_config"], end="")
+    else:
+        context.output.line(f"device {registration['device']['name']} {what}. Put this into the agent's configuration:")
+        context.output.line("")
+        print(registration["agent_config"])
+        context.output.line("These secrets are not shown again; 'virmo device renew' makes new ones.")
+    return EXIT_OK
+
+
+def _list(context: Context) -> int:
+    devices = context.client.get("/devices", label=context.options.label)
+    if context.output.as_json:
+        context.output.json(devices)
+        return EXIT_OK
+    rows = [
+        [
+            device["name"],
+            device["dev_id"],
+            " ".join(device["labels"]),
+            ago(device["last_seen_at"]),
+            str(device["vm_count"]),
+            str(device["open_orders"]),
+            _trouble(device),
+        ]
+        for device in devices
+    ]
+    headings = ["DEVICE", "DEVID", "LABELS", "SEEN", "VMS", "ORDERS", "TROUBLE"]
+    context.output.table(headings, rows, empty=NO_DEVICES)
+    return EXIT_OK
+
+
+def _show(context: Context) -> int:
+    device = context.client.get(f"/devices/{segment(context.options.device)}")
+    if context.output.as_json:
+        context.output.json(device)
+        return EXIT_OK
+    context.output.facts(
+        {
+            "name": device["name"],
+            "DevId": device["dev_id"],
+            "labels": " ".join(device["labels"]) or "-",
+            "made by": " ".join(filter(None, [device["manufacturer"], device["model"]])) or "not yet known",
+            "last seen": ago(device["last_seen_at"]),
+            "VirMO": device["virmo_root"],
+            "VMImgMO": device["vmimg_root"],
+            "resources": device["device_resources"] or "not yet known",
+            "VMs": str(device["vm_count"]),
+            "open orders": str(device["open_orders"]),
+            "reaches us by": device["base_url"] or "the public URL",
+            "notified at": device["notify_url"] or "nowhere: it asks by itself",
+            "trouble": _trouble(device) or "-",
+        }
+    )
+    return EXIT_OK
+
+
+def _set(context: Context) -> int:
+    options = context.options
+    body: dict[str, Any] = {}
+    if options.name is not None:
+        body["name"] = options.name
+    if options.server_url is not None:
+        body["base_url"] = options.server_url or None
+    if options.notify_url is not None:
+        body["notify_url"] = options.notify_url or None
+    if options.label is not None:
+        body["labels"] = [label for label in options.label if label]
+    device = context.client.patch(f"/devices/{segment(options.device)}", body)
+    if context.output.as_json:
+        context.output.json(device)
+    else:
+        context.output.line(f"device {device['name']} is changed")
+    return EXIT_OK
+
+
+def _remove(context: Context) -> int:
+    context.client.delete(f"/devices/{segment(context.options.device)}")
+    context.output.line(f"device {context.options.device} is forgotten")
+    return EXIT_OK
+
+
+def _refresh(context: Context) -> int:
+    return context.place_order(context.options.device, {"kind": "refresh"})
+
+
+def _alerts(context: Context) -> int:
+    alerts = context.client.get(f"/devices/{segment(context.options.device)}/alerts")
+    if context.output.as_json:
+        context.output.json(alerts)
+        return EXIT_OK
+    rows = [
+        [ago(alert["at"]), alert["type"], alert["source"], alert["data"], str(alert["order"] or "-")]
+        for alert in alerts
+    ]
+    context.output.table(["WHEN", "TYPE", "SOURCE", "DATA", "ORDER"], rows, empty="no alerts came from this device")
+    return EXIT_OK
+
+
+def _tree(context: Context) -> int:
+    options = context.options
+    nodes = context.client.get(f"/devices/{segment(options.device)}/nodes", uri=options.uri)
+    if context.output.as_json:
+        context.output.json(nodes)
+        return EXIT_OK
+    rows = [[node["uri"], node["format"] or "", node["value"] or "", ago(node["known_at"])] for node in nodes]
+    empty = f"nothing is known there: run 'virmo device refresh {options.device} --wait' first"
+    context.output.table(["NODE", "FORMAT", "VALUE", "READ"], rows, empty=empty)
+    return EXIT_OK
+
+
+def _trouble(device: dict[str, Any]) -> str:
+    troubles = []
+    if device["auth_failed_at"] is not None:
+        troubles.append(f"authentication failed {ago(device['auth_failed_at'])}: {device['auth_failure']}")
+    if device["notify_error"] is not None:
+        troubles.append(f"notification failed: {device['notify_error']}")
+    return "; ".join(troubles)

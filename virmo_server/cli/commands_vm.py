@@ -1,0 +1,77 @@
+"""``virmo vm …``"""
+
+from __future__ import annotations
+
+from virmo_server.cli.arguments import Nouns, command, device_argument, noun, order_options
+from virmo_server.cli.client import segment
+from virmo_server.cli.context import EXIT_OK, Context
+from virmo_server.cli.output import ago
+
+#: Command of the terminal → kind of the order, help.
+OPERATIONS = {
+    "poweroff": ("power-off", "power a running VM off"),
+    "poweron": ("power-on", "power a VM on: it boots"),
+    "suspend": ("suspend", "suspend a running VM: its execution state is kept"),
+    "resume": ("resume", "resume a suspended VM: it goes on where it was"),
+    "delete": ("delete-vm", "delete a VM with its disks and saved state"),
+}
+
+
+def register(nouns: Nouns) -> None:
+    """Add the commands to the parser."""
+    verbs = noun(nouns, "vm", "create, power, suspend, resume, delete and list VMs")
+    create = command(verbs, "create", _create, "create a VM from an image that was delivered to the device")
+    device_argument(create)
+    create.add_argument("name", metavar="NAME", help="what you call the VM: letters, digits, . _ -")
+    create.add_argument("--image", required=True, metavar="IMAGE", help="see 'virmo image list DEVICE'")
+    create.add_argument("--powered-off", action="store_true", help="create it, but do not start it")
+    create.add_argument("--description", metavar="TEXT", help="for people who look at the device (default: NAME)")
+    order_options(create)
+    for name, (kind, help_text) in OPERATIONS.items():
+        operation = command(verbs, name, _operate, help_text)
+        operation.set_defaults(kind=kind)
+        device_argument(operation)
+        operation.add_argument("name", metavar="NAME", help="the VM")
+        order_options(operation)
+    listing = command(verbs, "list", _list, "list the VMs of a device as last read")
+    device_argument(listing)
+
+
+def _create(context: Context) -> int:
+    options = context.options
+    body = {
+        "kind": "create-vm",
+        "name": options.name,
+        "image": options.image,
+        "running": not options.powered_off,
+        "description": options.description,
+    }
+    return context.place_order(options.device, body)
+
+
+def _operate(context: Context) -> int:
+    return context.place_order(context.options.device, {"kind": context.options.kind, "name": context.options.name})
+
+
+def _list(context: Context) -> int:
+    device = context.options.device
+    vms = context.client.get(f"/devices/{segment(device)}/vms")
+    if context.output.as_json:
+        context.output.json(vms)
+        return EXIT_OK
+    rows = [
+        [
+            vm["name"],
+            vm["state_text"],
+            vm["vmid"] or "-",
+            vm["image"] or "-",
+            vm["current_config"] or "-",
+            ago(vm["known_at"]),
+            str(vm["open_order"] or "-"),
+        ]
+        for vm in vms
+    ]
+    headings = ["VM", "STATE", "VMID", "IMAGE", "RESOURCES", "READ", "ORDER"]
+    empty = f"no VMs on {device}: 'virmo vm create {device} NAME --image IMAGE' makes one"
+    context.output.table(headings, rows, empty=empty)
+    return EXIT_OK

@@ -1,0 +1,70 @@
+"""What every command of ``virmo`` gets, and how commands that make orders end."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from virmo_server.cli.client import Client, segment
+from virmo_server.cli.output import Output
+from virmo_server.cli.settings import load_settings
+from virmo_server.cli.waiting import wait_for_order
+
+EXIT_OK = 0
+EXIT_ORDER_FAILED = 1
+EXIT_USAGE = 2
+EXIT_REFUSED = 3
+EXIT_NOT_IN_TIME = 4
+
+
+@dataclass
+class Context:
+    """Options and, when first used, the connection."""
+
+    options: argparse.Namespace
+
+    @cached_property
+    def client(self) -> Client:
+        """The server's API."""
+        options = self.options
+        return Client(load_settings({"server": options.server, "ca_file": options.ca, "config": options.config}))
+
+    @cached_property
+    def output(self) -> Output:
+        """Where results go."""
+        return Output(as_json=self.options.json)
+
+    def place_order(self, device: str, body: dict[str, Any]) -> int:
+        """Order something of a device and, with ``--wait``, see it through; the exit status."""
+        body = {key: value for key, value in body.items() if value is not None}
+        if self.options.deadline is not None:
+            body["deadline_seconds"] = self.options.deadline
+        order = self.client.post(f"/devices/{segment(device)}/orders", body)
+        if not self.options.wait:
+            if self.output.as_json:
+                self.output.json(order)
+            else:
+                self.output.line(
+                    f"order {order['id']} is queued: {order['kind']} on {order['device']}; "
+                    f"'virmo order show {order['id']} --wait' shows how it goes"
+                )
+            return EXIT_OK
+        return self.see_through(order)
+
+    def see_through(self, order: dict[str, Any]) -> int:
+        """Wait for the order's end and tell it; the exit status."""
+        order = wait_for_order(self.client, self.output, order, self.options.timeout)
+        if self.output.as_json:
+            self.output.json(order)
+        else:
+            self.output.line(order_summary(order))
+        return EXIT_OK if order["state"] == "done" else EXIT_ORDER_FAILED
+
+
+def order_summary(order: dict[str, Any]) -> str:
+    """The end of an order in one line."""
+    name = f" {order['name']}" if order["name"] else ""
+    status = f" [{order['dm_status_text']}]" if order["dm_status_text"] else ""
+    return f"{order['state']}: {order['kind']}{name} on {order['device']}: {order['message']}{status}"

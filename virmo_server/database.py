@@ -1,0 +1,115 @@
+"""Opens the database and hands out transactions. Knows SQLAlchemy and SQLite's ways; knows no table's meaning.
+
+Two kinds of transaction, because SQLite locks the whole file: ``read`` (snapshot) and ``write``, which takes the
+write lock at its begin, so that two writers queue up instead of failing half-way when both want to upgrade.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.types import TypeDecorator
+
+#: Raised with each change of the tables; a database of another version is refused, never guessed at.
+SCHEMA_VERSION = 1
+#: A writer waits this long for the lock; transactions here last milliseconds, so this is an overloaded disk.
+LOCK_TIMEOUT_SECONDS = 30
+_WRITES = "virmo_writes"
+
+
+class DatabaseError(Exception):
+    """The database cannot be used; the message says what to do."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time; stored without zone because SQLite has none."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert to naive UTC; a naive value is a programming error."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("naive datetime given to the database")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give back an aware time."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """Parent of all tables."""
+
+
+class Database:
+    """The database at ``url`` (SQLAlchemy URL). Thread-safe; one per process."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = create_engine(url, connect_args=_connect_args(url))
+        if self._engine.dialect.name == "sqlite":
+            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+        self._readers = sessionmaker(self._engine, expire_on_commit=False)
+        self._writers = sessionmaker(self._engine.execution_options(**{_WRITES: True}), expire_on_commit=False)
+
+    def create_tables(self) -> None:
+        """Make what is missing; :class:`DatabaseError` when the file is from another version of the server."""
+        with self._engine.execution_options(**{_WRITES: True}).begin() as connection:
+            if self._engine.dialect.name == "sqlite":
+                found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+                if found not in {0, SCHEMA_VERSION}:
+                    raise DatabaseError(
+                        f"database {self._engine.url.database} has schema version {found}, this server needs "
+                        f"{SCHEMA_VERSION}: use the matching server, or move the file away to begin anew"
+                    )
+                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            Base.metadata.create_all(connection)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A read transaction; what is read stays usable after it, changes are thrown away."""
+        with self._readers() as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A write transaction: committed at the end of the block, rolled back when an exception leaves it."""
+        with self._writers.begin() as session:
+            yield session
+
+    @property
+    def engine(self) -> Engine:
+        """For maintenance and tests."""
+        return self._engine
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
+def _connect_args(url: str) -> dict[str, Any]:
+    return {"timeout": LOCK_TIMEOUT_SECONDS} if url.startswith("sqlite") else {}
+
+
+def _prepare_sqlite(dbapi_connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    """Write-ahead log: readers never wait for a writer. We issue BEGIN ourselves, so the driver must not."""
+    dbapi_connection.isolation_level = None
+    cursor = dbapi_connection.cursor()
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

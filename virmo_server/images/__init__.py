@@ -1,0 +1,1 @@
+"""The library of VM images: files, their digests, and serving them to devices."""

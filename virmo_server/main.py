@@ -1,0 +1,119 @@
+"""``virmo-server``: makes a trial installation (``init``), runs the server (``serve``), makes tokens (``token``)."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from virmo_server.config import ConfigError, ServerConfig, load_config
+from virmo_server.database import DatabaseError
+from virmo_server.problem import Problem
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ConfigError as error:
+        print(f"virmo-server: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    except (DatabaseError, Problem, OSError) as error:
+        print(f"virmo-server: {error}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="virmo-server", description="OMA DM and VirMO Server for a fleet of virtualisation hosts."
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (needed by serve and token)")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="run the server in the foreground")
+    serve.set_defaults(run=_serve)
+    init = commands.add_parser("init", help="make a folder with CA, certificate, configuration and an admin token")
+    init.add_argument("folder", type=Path, metavar="DIR")
+    init.add_argument(
+        "--host", action="append", default=[], metavar="NAME",
+        help="host name or IP address by which devices reach the server; may be repeated, the first one goes into the"
+        " public URL; localhost and 127.0.0.1 are always added to the certificate",
+    )  # fmt: skip
+    init.add_argument("--listen", default="0.0.0.0", metavar="ADDRESS", help="address to listen on (default: all)")  # noqa: S104
+    init.add_argument("--port", type=int, default=8443, help="TCP port (default: %(default)s)")
+    init.add_argument("--server-id", default="virmo-server", help="ServerID towards devices (default: %(default)s)")
+    init.set_defaults(run=_init)
+    token = commands.add_parser("token", help="make a token for the HTTP API, without needing one")
+    token.add_argument("name", help="who will use it; appears in audit trails")
+    token.add_argument("--role", choices=["viewer", "operator", "admin"], default="operator")
+    token.set_defaults(run=_token)
+    return parser
+
+
+def _config(options: argparse.Namespace) -> ServerConfig:
+    if options.config is None:
+        raise ConfigError(
+            "give the configuration: virmo-server --config FILE … (make one with 'virmo-server init DIR')"
+        )
+    return load_config(options.config)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from virmo_server.serve import serve
+
+    config = _config(options)
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    return serve(config)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from virmo_server.initialise import initialise
+
+    made = initialise(
+        options.folder,
+        hosts=options.host,
+        listen=options.listen,
+        port=options.port,
+        server_id=options.server_id,
+    )
+    print(
+        f"""Made a trial installation in {made.folder}
+
+  {made.config_file}   configuration
+  {made.client_config_file}   address, CA and admin token for 'virmo' (keep it secret)
+  {made.ca_file}   CA certificate, for the devices' dm.accounts[].tls.ca_file
+
+Next:
+  virmo-server --config {made.config_file} serve
+  export VIRMO_CONFIG={made.client_config_file}
+  virmo device add board-1 --dev-id urn:uuid:… --agent-config"""
+    )
+    return 0
+
+
+def _token(options: argparse.Namespace) -> int:
+    from virmo_server.api.auth import add_token
+    from virmo_server.database import Database
+    from virmo_server.model import Role
+
+    config = _config(options)
+    database = Database(config.database)
+    try:
+        database.create_tables()
+        with database.write() as session:
+            print(add_token(session, name=options.name, role=Role(options.role), now=datetime.now(UTC)))
+    finally:
+        database.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Orders: what operators want of devices, kept over sessions, restarts and failures until done or given up."""

@@ -1,0 +1,263 @@
+"""Drives orders through a DM session: which commands are due, what the answers mean, what happens when none come.
+
+Knows the order table and the procedures; knows no SyncML, HTTP or threads. The caller holds one write transaction for
+each message of a device, so that a message and what it changed are stored together or not at all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from dom0_agent.omadm.status import Status
+from virmo_server.clock import Clock
+from virmo_server.config import Dm
+from virmo_server.devices import knowledge
+from virmo_server.model import OPEN_STATES, Device, Order, OrderState
+from virmo_server.orders.alerts import DeviceAlert, find_order, record_alert
+from virmo_server.orders.lifecycle import DEVICE_ACTOR, SERVER_ACTOR, By, finish, move, note
+from virmo_server.orders.prerequisites import Blocked, Ready, Unfit, check
+from virmo_server.procedures.catalogue import PROCEDURES
+from virmo_server.procedures.core import (
+    Await,
+    Decision,
+    DmCommand,
+    Done,
+    Fail,
+    Go,
+    Outcome,
+    Procedure,
+    ReadNode,
+    Situation,
+)
+
+logger = logging.getLogger(__name__)
+
+#: Answers that mean "not now, ask me later": the step is sent again in the next session, until the deadline.
+AUTHENTICATION = frozenset({Status.UNAUTHORIZED, Status.AUTHENTICATION_REQUIRED})
+
+
+@dataclass(frozen=True, slots=True)
+class DueCommand:
+    """A command to send now. ``ref`` comes back with its answer."""
+
+    ref: str
+    command: DmCommand
+
+
+class OrderEngine:
+    """Stateless but for its dependencies: all state is in the database."""
+
+    def __init__(self, clock: Clock, settings: Dm) -> None:
+        self._clock = clock
+        self._settings = settings
+
+    def begin_session(self, session: Session, device: Device, serial: str) -> None:
+        """A new DM session of the device: whatever was under way in an earlier one was lost with it."""
+        for order in _open_orders(session, device):
+            if order.session_serial is not None and order.session_serial != serial:
+                self._lost(session, order)
+
+    def due(self, session: Session, device: Device, serial: str) -> list[DueCommand]:
+        """The commands to send now, and mark them as under way. Empty: nothing to do in this session."""
+        self.expire(session, device)
+        chosen: list[Order] = []
+        busy: set[str] = set()
+        for order in _open_orders(session, device):
+            if order.target in busy:
+                continue
+            if order.session_serial is None and self._is_sendable(session, order, serial):
+                chosen.append(order)
+            if not order.state.is_final:
+                busy.add(order.target)
+        # What broke a session goes alone, so that it can hurt nothing but itself.
+        again = [order for order in chosen if order.losses]
+        chosen = again[:1] or chosen[: self._settings.orders_per_message]
+        return [due for order in chosen for due in self._send(session, order, serial)]
+
+    def settle(self, session: Session, device: Device, serial: str, ref: str, outcome: Outcome) -> None:
+        """An answer came. When it completes its order's step, the step is judged."""
+        now = self._clock()
+        knowledge.observe(session, device, outcome, now)
+        order_id, _, index = ref.partition(".")
+        order = session.get(Order, int(order_id))
+        if order is None or order.device_id != device.id:
+            raise ValueError(f"answer to a command of unknown order {order_id}")
+        if order.session_serial != serial or order.state.is_final:
+            return  # cancelled or expired meanwhile; what was learnt is kept
+        if outcome.status in AUTHENTICATION:
+            self._lost(session, order)
+            return
+        order.answers = {**order.answers, index: _to_json(outcome)}
+        step = _procedure(order).steps[order.step]
+        situation = _situation(order)
+        commands = step.commands(situation)
+        if len(order.answers) < len(commands):
+            return
+        outcomes = [_from_json(command, order.answers[str(i)]) for i, command in enumerate(commands)]
+        order.session_serial, order.answers = None, {}
+        if order.step not in _doubt_steps(_procedure(order)):
+            order.losses = 0
+        self._apply(session, order, serial, step.judge(situation, outcomes))
+
+    def alert(self, session: Session, device: Device, serial: str, alert: DeviceAlert) -> None:
+        """A Generic Alert came: store it, and let the order that waited for it go on."""
+        now = self._clock()
+        status = alert.end_status()
+        order = find_order(session, device, alert)
+        record_alert(session, device, alert, order, now)
+        if order is None or status is None:
+            logger.info("alert device=%s type=%s source=%s order=none", device.name, alert.type, alert.source)
+            return
+        logger.info("alert device=%s type=%s order=%d status=%d", device.name, alert.type, order.id, status)
+        on_alert = _procedure(order).on_alert
+        if order.state is OrderState.ACCEPTED and order.session_serial is None and on_alert is not None:
+            self._apply(session, order, serial, on_alert(_situation(order), status))
+        elif order.state.is_final:
+            note(session, order, By(DEVICE_ACTOR, now), f"alert after the end: {status}")
+        else:
+            order.memory = {**order.memory, "alert_status": status}
+            note(session, order, By(DEVICE_ACTOR, now), f"alert before the answer: {status}")
+
+    def expire(self, session: Session, device: Device | None = None) -> int:
+        """End orders (of one device, or all) whose deadline has passed; how many."""
+        now = self._clock()
+        query = select(Order).where(Order.state.in_(OPEN_STATES), Order.deadline <= now)
+        if device is not None:
+            query = query.where(Order.device_id == device.id)
+        overdue = list(session.scalars(query.order_by(Order.id)))
+        for order in overdue:
+            finish(session, order, By(SERVER_ACTOR, now), OrderState.EXPIRED, _expiry_message(order))
+        return len(overdue)
+
+    def _is_sendable(self, session: Session, order: Order, serial: str) -> bool:
+        if order.state is OrderState.ACCEPTED:
+            return order.polled_serial != serial
+        if order.state is OrderState.SENT:
+            return True
+        match check(session, order):
+            case Blocked():
+                return False
+            case Unfit(message):
+                finish(session, order, By(SERVER_ACTOR, self._clock()), OrderState.FAILED, message)
+                return False
+            case Ready(memory):
+                order.memory = {**order.memory, **memory}
+                return True
+
+    def _send(self, session: Session, order: Order, serial: str) -> list[DueCommand]:
+        commands = _procedure(order).steps[order.step].commands(_situation(order))
+        order.session_serial, order.answers = serial, {}
+        if order.state is OrderState.ACCEPTED:
+            order.polled_serial = serial
+        else:
+            move(session, order, By(SERVER_ACTOR, self._clock()), OrderState.SENT, _describe(commands))
+        return [DueCommand(f"{order.id}.{index}", command) for index, command in enumerate(commands)]
+
+    def _lost(self, session: Session, order: Order) -> None:
+        now = self._clock()
+        order.session_serial, order.answers = None, {}
+        if order.state is OrderState.ACCEPTED:
+            return  # only a question for State was lost
+        order.losses += 1
+        order.doubtful = True
+        if order.losses >= self._settings.step_attempts:
+            finish(
+                session,
+                order,
+                By(SERVER_ACTOR, now),
+                OrderState.FAILED,
+                f"given up: the device never answered step {order.step!r}, sent in {order.losses} sessions",
+            )
+            return
+        lost_step = order.step
+        order.step = _procedure(order).steps[lost_step].if_doubtful or lost_step
+        note(
+            session,
+            order,
+            By(SERVER_ACTOR, now),
+            f"session lost before the answer to {lost_step!r}: {order.step!r} next",
+        )
+
+    def _apply(self, session: Session, order: Order, serial: str, decision: Decision) -> None:
+        now = self._clock()
+        match decision:
+            case Go(step, remember, text, status):
+                order.memory = {**order.memory, **remember}
+                order.step = step
+                if status is not None:
+                    order.dm_status = status
+                _keep_roots(order, remember)
+                move(session, order, By(DEVICE_ACTOR, now), OrderState.SENT, text)
+            case Await(poll, remember, text, status):
+                order.memory = {**order.memory, **remember}
+                order.step, order.polled_serial = poll, serial
+                if status is not None:
+                    order.dm_status = status
+                move(session, order, By(DEVICE_ACTOR, now), OrderState.ACCEPTED, text)
+            case Done(message, status):
+                order.dm_status = status if status is not None else order.dm_status
+                finish(session, order, By(DEVICE_ACTOR, now), OrderState.DONE, message)
+            case Fail(message, status):
+                order.dm_status = status if status is not None else order.dm_status
+                finish(session, order, By(DEVICE_ACTOR, now), OrderState.FAILED, message)
+
+
+def _open_orders(session: Session, device: Device) -> list[Order]:
+    query = select(Order).where(Order.device_id == device.id, Order.state.in_(OPEN_STATES)).order_by(Order.id)
+    return list(session.scalars(query))
+
+
+def _procedure(order: Order) -> Procedure:
+    return PROCEDURES[order.kind]
+
+
+def _doubt_steps(procedure: Procedure) -> set[str]:
+    return {step.if_doubtful for step in procedure.steps.values() if step.if_doubtful is not None}
+
+
+def _situation(order: Order) -> Situation:
+    return Situation(
+        params=order.params,
+        memory=order.memory,
+        correlator=order.correlator,
+        virmo_root=knowledge.virmo_root(order.device),
+        vmimg_root=knowledge.vmimg_root(order.device),
+        doubtful=order.doubtful,
+    )
+
+
+def _keep_roots(order: Order, remember: Mapping[str, Any]) -> None:
+    if "virmo_root" in remember:
+        order.device.virmo_root = str(remember["virmo_root"])
+        order.device.vmimg_root = str(remember["vmimg_root"])
+
+
+def _describe(commands: Sequence[DmCommand]) -> str:
+    shown = ", ".join(command.describe() for command in commands[:4])
+    return f"{shown} and {len(commands) - 4} more" if len(commands) > 4 else shown
+
+
+def _expiry_message(order: Order) -> str:
+    asked = {
+        OrderState.QUEUED: "the device did not ask for work in time",
+        OrderState.SENT: "the device did not answer in time; it may have done it: 'virmo device refresh' tells",
+        OrderState.ACCEPTED: "the device accepted it but did not report an end in time",
+    }
+    when: datetime = order.deadline
+    return f"deadline {when:%Y-%m-%d %H:%M:%S} UTC passed: {asked[order.state]}"
+
+
+def _to_json(outcome: Outcome) -> dict[str, Any]:
+    nodes = [[node.uri, node.value, node.format, node.type] for node in outcome.nodes]
+    return {"status": outcome.status, "nodes": nodes}
+
+
+def _from_json(command: DmCommand, answer: Mapping[str, Any]) -> Outcome:
+    return Outcome(command, answer["status"], tuple(ReadNode(*fields) for fields in answer["nodes"]))

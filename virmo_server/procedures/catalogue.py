@@ -1,0 +1,23 @@
+"""All kinds of orders by name: the one table that says which procedure fulfils which kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from virmo_server.procedures.core import Procedure
+from virmo_server.procedures.image import delete_procedure, deliver_procedure
+from virmo_server.procedures.refresh import refresh_procedure
+from virmo_server.procedures.vm import PRIMITIVES, create_procedure, primitive_procedure
+
+DELIVER_IMAGE = "deliver-image"
+DELETE_IMAGE = "delete-image"
+CREATE_VM = "create-vm"
+REFRESH = "refresh"
+
+PROCEDURES: Mapping[str, Procedure] = {
+    DELIVER_IMAGE: deliver_procedure(),
+    DELETE_IMAGE: delete_procedure(),
+    CREATE_VM: create_procedure(),
+    REFRESH: refresh_procedure(),
+    **{kind: primitive_procedure(primitive) for kind, primitive in PRIMITIVES.items()},
+}

@@ -1,0 +1,60 @@
+"""Runs the application under uvicorn until a signal comes."""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+import uvicorn
+
+from virmo_server.app import make_app
+from virmo_server.config import ConfigError, ServerConfig
+from virmo_server.services import open_services
+
+logger = logging.getLogger(__name__)
+
+#: Running downloads get this long to end after the signal to stop; devices resume them anyway.
+SHUTDOWN_SECONDS = 5
+#: Pending connections: a fleet that wakes at once.
+BACKLOG = 2048
+
+
+def serve(config: ServerConfig) -> int:
+    """Serve until SIGINT or SIGTERM; 0 after an orderly end."""
+    server = uvicorn.Server(uvicorn_config(config))
+    listener = _listen(config)
+    host, port = listener.getsockname()[:2]
+    scheme = "https" if config.tls else "http"
+    logger.info("listening on %s://%s:%d, public URL %s", scheme, host, port, config.public_url)
+    if config.tls is None:
+        logger.warning("no tls section: connections are not protected, use this for tests or behind a proxy only")
+    server.run(sockets=[listener])
+    return 0
+
+
+def uvicorn_config(config: ServerConfig) -> uvicorn.Config:
+    """uvicorn's settings. Its access log is off: URLs of images are capabilities."""
+    if config.tls is not None:
+        for path in (config.tls.certificate, config.tls.key):
+            if not path.is_file():
+                raise ConfigError(f"tls: there is no file {path}: make a trial CA with 'virmo-server init'")
+    return uvicorn.Config(
+        make_app(open_services(config)),
+        ssl_certfile=None if config.tls is None else str(config.tls.certificate),
+        ssl_keyfile=None if config.tls is None else str(config.tls.key),
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+
+
+def _listen(config: ServerConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.listen.host else socket.AF_INET
+    try:
+        return socket.create_server((config.listen.host, config.listen.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {config.listen.host} port {config.listen.port}: {error.strerror}"
+        ) from error
