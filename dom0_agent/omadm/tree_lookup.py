@@ -49,7 +49,7 @@ class Lookup:
                     names.append(name)
                 elif not present and name in known:
                     names.remove(name)
-        return names
+        return sorted(names) if len(names) != len(known) else names
 
     def effective_acl(self, path: Path) -> Acl:
         """Own ACL if there is one, else the nearest ancestor's; never merged (7.4)."""

@@ -34,11 +34,12 @@ class Mounts:
         write.undos.append(lambda: self._forget(mo.mount))
         for depth in range(1, len(mo.mount)):
             self._need_interior(mo.mount[:depth])
+        type_ = mo.definition.types[0] if mo.definition.types else ""
         root = self._store.get(mo.mount)
         if root is None:
-            self._store.put(self._automatic.interior(mo.mount, mo.definition, mo.moid))
-        elif root.type != mo.moid:
-            self._store.put(replace(root, type=mo.moid))
+            self._store.put(self._automatic.interior(mo.mount, mo.definition, type_))
+        elif root.type != type_:
+            self._store.put(replace(root, type=type_))
         self._conform(write, mo.mount)
 
     def unmount(self, path: Path) -> None:

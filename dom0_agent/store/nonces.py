@@ -5,20 +5,12 @@ Only nonces of an authenticated peer belong here; the session keeps the others t
 
 from __future__ import annotations
 
-from enum import Enum
-
+from dom0_agent.omadm.auth import NonceRole
 from dom0_agent.store.database import Database
 
 
-class NonceRole(Enum):
-    """Whose credential a nonce is for; the names are DMAcc's AAuthLevel values."""
-
-    CLCRED = "CLCRED"  #: issued by the server, used in the client's Cred
-    SRVCRED = "SRVCRED"  #: issued by us, used in the server's Cred and in the Package 0 digest
-
-
 class NonceTable:
-    """The nonces in the database; each call is one durable transaction."""
+    """A :class:`~dom0_agent.omadm.auth.NonceStore` in the database; each call is one durable transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -14,11 +14,12 @@ from uuid import UUID
 import pytest
 
 from dom0_agent.images.model import ImageRecord, ImageState
+from dom0_agent.omadm.auth import NonceRole, NonceStore
 from dom0_agent.operation import Origin
 from dom0_agent.store.database import Database, StoreError
 from dom0_agent.store.images import ImageTable, StoredImage
 from dom0_agent.store.journal import Journal, StepState
-from dom0_agent.store.nonces import NonceRole, NonceTable
+from dom0_agent.store.nonces import NonceTable
 from dom0_agent.store.outbox import Outbox
 from dom0_agent.store.vms import StoredDisk, StoredVm, VmTable
 from dom0_agent.vm.model import Allocation, VmRecord, VmState
@@ -146,14 +147,14 @@ def test_outbox_keeps_order_until_acknowledged(database: Database) -> None:
 
 
 def test_nonces_per_account_and_role(database: Database) -> None:
-    nonces = NonceTable(database)
-    assert nonces.get("a", NonceRole.CLCRED) is None
-    nonces.put("a", NonceRole.CLCRED, b"\x00\xff")
-    nonces.put("a", NonceRole.SRVCRED, b"s")
-    nonces.put("a", NonceRole.CLCRED, b"new")
-    assert (nonces.get("a", NonceRole.CLCRED), nonces.get("a", NonceRole.SRVCRED)) == (b"new", b"s")
-    nonces.delete("a")
-    assert nonces.get("a", NonceRole.SRVCRED) is None
+    nonces: NonceStore = NonceTable(database)
+    assert nonces.get("a", NonceRole.CLIENT) is None
+    nonces.put("a", NonceRole.CLIENT, b"\x00\xff")
+    nonces.put("a", NonceRole.SERVER, b"s")
+    nonces.put("a", NonceRole.CLIENT, b"new")
+    assert (nonces.get("a", NonceRole.CLIENT), nonces.get("a", NonceRole.SERVER)) == (b"new", b"s")
+    NonceTable(database).delete("a")
+    assert nonces.get("a", NonceRole.SERVER) is None
 
 
 _WRITER = """
