@@ -1,0 +1,190 @@
+"""SyncML in XML: hardened reading with lxml, writing by joining strings (``application/vnd.syncml.dm+xml``).
+
+Only ProtocolError leaves :meth:`XmlCodec.decode`. Refused before libxml2 sees an octet: messages over the size cap,
+other encodings than UTF-8, ASCII and Latin-1 (they could hide markup from the checks), document type declarations and
+with them every entity, more markup than :data:`MAX_NODES`. libxml2's own limits (depth 256, 10 MB per text) stay on.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from lxml import etree
+
+from dom0_agent.omadm.codec import XML_MEDIA_TYPE, refuse_oversized
+from dom0_agent.omadm.commands import BodyElement, Data, Item, Message, Meta, SyncHdr
+from dom0_agent.omadm.element import message_from
+from dom0_agent.omadm.representation import write_command, write_header
+from dom0_agent.omadm.status import ProtocolError
+
+#: Tags plus attributes of one message; libxml2 needs up to 240 octets for each, so this bounds memory to about 36 MB.
+MAX_NODES = 150_000
+
+_ENCODINGS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "ascii": "ascii", "iso-8859-1": "latin-1"}
+
+_DECLARATION = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*(?:<\?xml\s[^>]{0,200}\?>)?")
+_ENCODING = re.compile(rb"encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
+_PROLOG_GAP = re.compile(rb"\s+|<!--.*?-->|<\?.*?\?>", re.DOTALL)
+
+#: characters that XML 1.0 has no way to write
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TO_ESCAPE = re.compile("[&<>\r]|[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]").search
+_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
+
+_PARSER_OPTIONS = {
+    "encoding": "utf-8",
+    "resolve_entities": False,
+    "no_network": True,
+    "load_dtd": False,
+    "dtd_validation": False,
+    "huge_tree": False,
+    "remove_comments": True,
+    "remove_pis": True,
+    "strip_cdata": True,
+}
+
+
+class XmlCodec:
+    """The XML syntax; has no state."""
+
+    media_type = XML_MEDIA_TYPE
+
+    def decode(self, untrusted_body: bytes) -> Message:
+        """Parse a message; raises :class:`ProtocolError` only."""
+        return message_from(parse_untrusted(untrusted_body))  # type: ignore[arg-type]  # lxml's stubs are narrower
+
+    def encode(self, message: Message) -> bytes:
+        """The whole document."""
+        fragments = [self.fragment(command, command.cmd_id) for command in message.body]
+        return self.frame(message.header, fragments, message.final)
+
+    def fragment(self, command: BodyElement, cmd_id: str) -> bytes:
+        """One element of SyncBody."""
+        writer = _XmlWriter()
+        write_command(writer, command, cmd_id)
+        return "".join(writer.out).encode()
+
+    def frame(self, header: SyncHdr, fragments: Sequence[bytes], final: bool) -> bytes:
+        """The document that consists of a header and these fragments."""
+        writer = _XmlWriter()
+        write_header(writer, header)
+        head = '<?xml version="1.0" encoding="UTF-8"?><SyncML xmlns="SYNCML:SYNCML1.2">' + "".join(writer.out)
+        end = b"<Final/></SyncBody></SyncML>" if final else b"</SyncBody></SyncML>"
+        return b"".join((head.encode(), b"<SyncBody>", *fragments, end))
+
+    def carry(self, item: Item) -> Item:
+        """Octets, and text that XML cannot write, as base64 with Format ``b64`` (digest 7.3)."""
+        return _carry(item)
+
+
+def parse_untrusted(untrusted_body: bytes) -> etree._Element:
+    """The document element of foreign XML; raises :class:`ProtocolError` only. Also for TNDS and profile documents."""
+    refuse_oversized(untrusted_body)
+    declaration = _DECLARATION.match(untrusted_body)
+    end = declaration.end() if declaration is not None else 0
+    named = _ENCODING.search(untrusted_body, 0, end)
+    encoding = _ENCODINGS.get(named.group(1).decode().lower() if named is not None else "utf-8")
+    if encoding is None:
+        raise ProtocolError("the message is neither UTF-8 nor US-ASCII nor ISO-8859-1")
+    gap = _PROLOG_GAP.match(untrusted_body, end)
+    while gap is not None:
+        end = gap.end()
+        gap = _PROLOG_GAP.match(untrusted_body, end)
+    if untrusted_body[end : end + 2] == b"<!":
+        raise ProtocolError("document type declarations are not accepted")
+    if untrusted_body.count(b"<") + untrusted_body.count(b"=") > MAX_NODES:
+        raise ProtocolError(f"the message holds more than {MAX_NODES} pieces of markup")
+    try:
+        text = untrusted_body[end:] if encoding == "utf-8" else untrusted_body[end:].decode(encoding).encode()
+        return etree.fromstring(text, etree.XMLParser(**_PARSER_OPTIONS))  # type: ignore[arg-type]
+    except (etree.XMLSyntaxError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"not well-formed XML: {error}") from error
+
+
+def _escape_char(match: re.Match[str]) -> str:
+    return _ESCAPES.get(match.group(), "\ufffd")
+
+
+_ALL_TO_ESCAPE = re.compile("[&<>\r]|" + _NOT_XML.pattern)
+
+
+def escape_text(text: str) -> str:
+    """Text as XML content that a parser gives back unchanged; characters that XML lacks become U+FFFD."""
+    return text if _TO_ESCAPE(text) is None else _ALL_TO_ESCAPE.sub(_escape_char, text)
+
+
+def _carry(item: Item) -> Item:
+    data = item.data
+    if isinstance(data, str):
+        if _NOT_XML.search(data) is None:
+            return item
+        data = data.encode("utf-8", "surrogatepass")
+    elif data is None:
+        return item
+    meta = replace(item.meta, format="b64") if item.meta is not None else Meta(format="b64")
+    return replace(item, data=b64encode(data).decode(), meta=meta)
+
+
+@lru_cache(maxsize=256)
+def _meta_text(meta: Meta) -> str:
+    """A whole Meta element; nearly all of them in a session are the same few."""
+    return "".join(("<Meta>", *_meta_children(meta), "</Meta>"))
+
+
+def _meta_children(meta: Meta) -> list[str]:
+    values = (
+        ("Format", meta.format),
+        ("Type", meta.type),
+        ("Mark", meta.mark),
+        ("Size", meta.size),
+        ("NextNonce", meta.next_nonce),
+        ("MaxMsgSize", meta.max_msg_size),
+        ("MaxObjSize", meta.max_obj_size),
+        *(("EMI", text) for text in meta.emi),
+    )
+    return [f'<{tag} xmlns="syncml:metinf">{escape_text(str(v))}</{tag}>' for tag, v in values if v is not None]
+
+
+class _XmlWriter:
+    """Collects the pieces of a fragment; see :class:`~dom0_agent.omadm.representation.Writer`."""
+
+    __slots__ = ("out",)
+
+    def __init__(self) -> None:
+        self.out: list[str] = []
+
+    def open(self, tag: str) -> None:
+        self.out.append(f"<{tag}>")
+
+    def close(self, tag: str) -> None:
+        self.out.append(f"</{tag}>")
+
+    def leaf(self, tag: str, text: str) -> None:
+        if text:
+            if _TO_ESCAPE(text) is not None:
+                text = escape_text(text)
+            self.out.append(f"<{tag}>{text}</{tag}>")
+        else:
+            self.out.append(f"<{tag}/>")
+
+    def location(self, tag: str, uri: str, name: str | None) -> None:
+        uri = escape_text(uri)
+        if name is None:
+            self.out.append(f"<{tag}><LocURI>{uri}</LocURI></{tag}>")
+        else:
+            self.out.append(f"<{tag}><LocURI>{uri}</LocURI><LocName>{escape_text(name)}</LocName></{tag}>")
+
+    def meta(self, meta: Meta) -> None:
+        self.out.append(_meta_text(meta))
+
+    def data(self, data: Data) -> None:
+        if isinstance(data, bytes):
+            raise TypeError("octets must pass carry() before they are written as XML")
+        self.leaf("Data", data)
+
+    def carry(self, item: Item) -> Item:
+        return _carry(item)
