@@ -47,9 +47,9 @@ class DeviceConfig:
 class CredentialConfig:
     """One direction of authentication (OMA-TS-DM-Security 5)."""
 
-    auth: AuthType = setting("scheme", "md5")
     name: str = setting("user name (AAuthName)")
     secret: str = setting("password (AAuthSecret)")
+    auth: AuthType = setting("scheme", "md5")
     nonce: str = setting("first nonce, base64; empty: the first session begins with a challenge", "")
 
     def __post_init__(self) -> None:

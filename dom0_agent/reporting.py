@@ -7,7 +7,6 @@ threads; writes nothing but the outbox, so an alert survives whatever happens ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from uuid import UUID
 
 from dom0_agent.images.model import ImageEvent
 from dom0_agent.operation import OperationResult, Origin
@@ -22,17 +21,10 @@ STATE_CHANGED = "Reversed-Domain-Name: org.virmo/statechanged"
 
 
 class Reporter:
-    """Writes the alerts that events call for.
+    """Writes the alerts that events call for; ``server_ids`` are all accounts, for what no server asked for."""
 
-    ``node_of`` gives the URI of a VM's sub-tree (``./VirMO/<x>``) or ``None``; ``server_ids`` are all accounts, for
-    what no server asked for.
-    """
-
-    def __init__(
-        self, outbox: Outbox, node_of: Callable[[UUID], str | None], server_ids: Callable[[], Iterable[str]]
-    ) -> None:
+    def __init__(self, outbox: Outbox, server_ids: Callable[[], Iterable[str]]) -> None:
         self._outbox = outbox
-        self._node_of = node_of
         self._server_ids = server_ids
 
     def image(self, event: ImageEvent) -> None:
@@ -51,23 +43,24 @@ class Reporter:
         elif not event.awaited:
             self._operation_complete(event.origin, event.result)
 
-    def vm(self, event: VmEvent) -> None:
-        """The end of an operation that nobody waited for, or a change that nobody had asked for."""
+    def operation(self, event: VmEvent) -> None:
+        """The end of a VM's operation that nobody waited for."""
         if event.result is not None and event.origin is not None:
             self._operation_complete(event.origin, event.result)
-        elif event.spontaneous and event.record is not None:
-            node = self._node_of(event.vmid)
-            if node is None:
-                return
-            for server_id in self._server_ids():
-                self._outbox.add(
-                    server_id,
-                    STATE_CHANGED,
-                    source_uri=f"{node}/State",
-                    format="int",
-                    data=str(int(event.record.state)),
-                    mark="warning",
-                )
+
+    def state_changed(self, event: VmEvent, node: str) -> None:
+        """A VM at ``node`` (``./VirMO/<x>``) changed its State, and no server had asked for it."""
+        if event.record is None:
+            return
+        for server_id in self._server_ids():
+            self._outbox.add(
+                server_id,
+                STATE_CHANGED,
+                source_uri=f"{node}/State",
+                format="int",
+                data=str(int(event.record.state)),
+                mark="warning",
+            )
 
     def _operation_complete(self, origin: Origin, result: OperationResult) -> None:
         self._outbox.add(

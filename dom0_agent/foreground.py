@@ -1,0 +1,87 @@
+"""``virmo-agent session``: sessions in the foreground, by the running daemon if there is one, else by this process."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from dom0_agent.config import AgentConfig
+from dom0_agent.control import ControlError, call
+from dom0_agent.daemon import SESSION_WAIT, Agent, AlreadyRunning
+from dom0_agent.dm_session import Trace
+from dom0_agent.logs import set_up
+
+POLL = 0.5  #: seconds between looks at running operations
+OPERATIONS_DEADLINE = 3600.0  #: seconds that operations may go on after the session, before this process leaves them
+
+
+def session(config: AgentConfig, server_id: str | None, *, trace: bool, trace_dir: Path | None) -> int:
+    """One session with each account (or only ``server_id``); 0 if all ended well."""
+    set_up(config.log)
+    try:
+        agent = Agent(config)
+    except AlreadyRunning:
+        return _by_daemon(config, server_id, trace or trace_dir is not None)
+    try:
+        agent.start()
+        return _by_this_process(agent, server_id, _tracer(trace, trace_dir))
+    finally:
+        agent.close()
+
+
+def _by_this_process(agent: Agent, server_id: str | None, tracer: Trace | None) -> int:
+    accounts = [account for account in agent.accounts() if server_id in (None, account.server_id)]
+    if not accounts:
+        wanted = "" if server_id is None else f" for {server_id!r}"
+        print(f"virmo-agent: there is no server account{wanted} (dm.accounts in the configuration)", file=sys.stderr)
+        return 1
+    reports = [agent.session(account, tracer) for account in accounts]
+    for report in reports:
+        print(f"{report.server_id}: {report.sentence}")
+    _await_operations(agent)
+    return 0 if all(report.ok for report in reports) else 1
+
+
+def _await_operations(agent: Agent) -> None:
+    """What the session began goes on in this process: see it to its end; its alerts wait for the next session."""
+    deadline = time.monotonic() + OPERATIONS_DEADLINE
+    shown: list[str] = []
+    while (busy := agent.busy()) and time.monotonic() < deadline:
+        if busy != shown:
+            print("waiting for " + "; ".join(busy), flush=True)
+            shown = busy
+        time.sleep(POLL)
+
+
+def _by_daemon(config: AgentConfig, server_id: str | None, traced: bool) -> int:
+    if traced:
+        print("virmo-agent: a session can only be traced while the daemon is stopped", file=sys.stderr)
+        return 1
+    try:
+        result = call(config.control.socket, "session", SESSION_WAIT)
+    except ControlError as error:
+        print(f"virmo-agent: {error}", file=sys.stderr)
+        return 1
+    sessions = [s for s in result["sessions"] if server_id in (None, s["server_id"])]
+    for report in sessions:
+        print(f"{report['server_id']}: {report['outcome']}")
+    return 0 if sessions and all(report["ok"] for report in sessions) else 1
+
+
+def _tracer(trace: bool, folder: Path | None) -> Trace | None:
+    if not trace and folder is None:
+        return None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+
+    def keep(direction: str, body: bytes) -> None:
+        nonlocal count
+        count += 1
+        if folder is not None:
+            (folder / f"{count:04d}-{direction}").write_bytes(body)
+        if trace:
+            print(f"--- {count} {direction}, {len(body)} bytes\n{body.decode(errors='replace')}")
+
+    return keep
