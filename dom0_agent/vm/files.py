@@ -1,0 +1,183 @@
+"""The files of VMs: a directory each, named by the VMID, below ``vms``; what is being removed lies below ``trash``.
+
+Copies images' disks without copying where the file system can (reflink), and sparse otherwise. Knows paths and space;
+must not know states or domains.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+from uuid import UUID
+
+from dom0_agent.hypervisor.tool import ToolRunner, run_tool
+
+#: Seconds for copying a disk beside the time its bytes take at the slowest rate we serve (an SD card's).
+COPY_BASE = 60.0
+COPY_RATE = 4 << 20
+#: Errors of the file system that mean "no room".
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class FilesError(Exception):
+    """A file could not be made or removed. The message names it and says why."""
+
+
+class NoSpace(FilesError):  # noqa: N818
+    """The file system has no room (DM status 420)."""
+
+
+class VmFiles:
+    """The directories of all VMs."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        reserve: int = 0,
+        delete_policy: Literal["discard", "shred"] = "discard",
+        run: ToolRunner = run_tool,
+    ) -> None:
+        self._vms = state_dir / "vms"
+        self._trash = state_dir / "trash"
+        self._reserve = reserve
+        self._delete_policy = delete_policy
+        self._run = run
+        for directory in (self._vms, self._trash):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def directory(self, vmid: UUID) -> Path:
+        """A VM's directory, there or not."""
+        return self._vms / str(vmid)
+
+    def saved_state(self, vmid: UUID) -> Path:
+        """Where a suspended VM's memory lies."""
+        return self.directory(vmid) / "saved"
+
+    def make(self, vmid: UUID) -> Path:
+        """An empty directory for a VM; what an interrupted Create left there is gone."""
+        self.discard(vmid)
+        directory = self.directory(vmid)
+        directory.mkdir(mode=0o700)
+        return directory
+
+    def copy(self, source: Path, target: Path) -> None:
+        """Copy a file of the image store, durably. :class:`NoSpace` when there is no room for what it really holds."""
+        try:
+            held = source.stat().st_blocks * 512
+        except OSError as error:
+            raise FilesError(f"cannot read {source}: {error.strerror}") from error
+        argv = ["cp", "--reflink=auto", "--sparse=always", "--", str(source), str(target)]
+        result = self._run(argv, COPY_BASE + held / COPY_RATE)
+        if result.returncode != 0:
+            complaint = result.untrusted_complaint
+            kind = NoSpace if os.strerror(errno.ENOSPC) in complaint else FilesError
+            raise kind(f"cannot copy {source.name} to {target}: {complaint}")
+        target.chmod(0o600)
+        self.make_durable(target)
+
+    def make_sparse(self, target: Path, size: int) -> None:
+        """A file of ``size`` bytes that holds nothing yet."""
+        try:
+            with target.open("xb") as file:
+                file.truncate(size)
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _wrap(error, f"cannot make {target} of {size} bytes") from error
+
+    def require_space(self, needed: int, what: str) -> None:
+        """:class:`NoSpace` unless ``needed`` bytes (and the reserve) are free."""
+        status = os.statvfs(self._vms)
+        free = status.f_bavail * status.f_frsize - self._reserve
+        if free < needed:
+            mib = 1 << 20
+            raise NoSpace(
+                f"{what} needs {-(-needed // mib)} MiB in {self._vms}, and {max(0, free) // mib} MiB are free "
+                f"(beside a reserve of {self._reserve // mib} MiB): delete images or VMs, or enlarge the storage"
+            )
+
+    def make_durable(self, path: Path) -> None:
+        """fsync a file or directory."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            raise _wrap(error, f"cannot write {path} to storage") from error
+        finally:
+            os.close(descriptor)
+
+    def hide(self, vmid: UUID) -> None:
+        """Make a VM's data inaccessible at once: move its directory to the trash. No error when it is there already."""
+        try:
+            self.directory(vmid).rename(self._trash / str(vmid))
+            self.make_durable(self._trash)
+            self.make_durable(self._vms)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _wrap(error, f"cannot move {self.directory(vmid)} to {self._trash}") from error
+
+    def unhide(self, vmid: UUID) -> None:
+        """Undo :meth:`hide`."""
+        try:
+            (self._trash / str(vmid)).rename(self.directory(vmid))
+            self.make_durable(self._vms)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _wrap(error, f"cannot move {self._trash / str(vmid)} back to {self._vms}") from error
+
+    def discard(self, vmid: UUID) -> None:
+        """Remove a VM's directory, whatever is in it. No error when there is none."""
+        self._remove(self.directory(vmid))
+
+    def empty_trash(self, vmid: UUID) -> None:
+        """Destroy a hidden VM's data, as ``delete_policy`` says."""
+        grave = self._trash / str(vmid)
+        if self._delete_policy == "shred" and grave.is_dir():
+            self._shred(sorted(path for path in grave.rglob("*") if path.is_file() and not path.is_symlink()))
+        self._remove(grave)
+
+    def leftovers(self, known: Callable[[UUID], bool]) -> tuple[Path, ...]:
+        """Directories in ``vms`` and ``trash`` that belong to no known VM."""
+        return tuple(
+            path
+            for path in (*sorted(self._vms.iterdir()), *sorted(self._trash.iterdir()))
+            if path.parent == self._trash or not _names_known(path.name, known)
+        )
+
+    def remove_leftover(self, path: Path) -> None:
+        """Remove one of :meth:`leftovers`."""
+        self._remove(path)
+
+    def _shred(self, files: Sequence[Path]) -> None:
+        for file in files:
+            held = file.stat().st_blocks * 512
+            result = self._run(["shred", "-n", "1", "-f", "--", str(file)], COPY_BASE + held / COPY_RATE)
+            if result.returncode != 0:
+                raise FilesError(f"cannot shred {file}: {result.untrusted_complaint}")
+
+    def _remove(self, directory: Path) -> None:
+        try:
+            shutil.rmtree(directory)
+            self.make_durable(directory.parent)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _wrap(error, f"cannot remove {directory}") from error
+
+
+def _names_known(name: str, known: Callable[[UUID], bool]) -> bool:
+    try:
+        return known(UUID(name))
+    except ValueError:  # not a VM's directory, and not ours to touch
+        return True
+
+
+def _wrap(error: OSError, what: str) -> FilesError:
+    kind = NoSpace if error.errno in _NO_ROOM else FilesError
+    return kind(f"{what}: {error.strerror}")

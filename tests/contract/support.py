@@ -1,0 +1,230 @@
+"""What the contract tests need of a backend, and the backends. Also used by the engine's unit tests.
+
+``VIRMO_BACKEND=xl`` runs them on the Xen of this dom0, with a guest kernel and ramdisk from ``VIRMO_GUEST_DIR``
+(files ``kernel`` and ``ramdisk``, the sample guest); otherwise on the simulator.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+from dom0_agent.hypervisor.interface import DomainConfig, DomainType, Hypervisor
+from dom0_agent.hypervisor.sim.faults import FaultTable
+from dom0_agent.hypervisor.sim.ledger import HostSettings
+from dom0_agent.hypervisor.sim.toolstack import open_sim
+from dom0_agent.images.model import ImageDisk, ImageEvent, ImageRecord, ImageState, VerifiedImage
+from dom0_agent.operation import OperationHandle, OperationRefused, Origin
+
+MIB = 1 << 20
+
+
+class Backend(Protocol):
+    """A hypervisor under test, and hands that act on it without going through the agent."""
+
+    name: str
+    hypervisor: Hypervisor
+    image: VerifiedImage  #: something that boots here
+    patience: float  #: seconds in which a guest boots or obeys
+
+    def reopen(self) -> Hypervisor:
+        """Another Hypervisor on the same machine, as a restarted agent would have."""
+
+    def destroy_by_hand(self, vmid: UUID) -> None:
+        """What a person at dom0's console would do."""
+
+    def guest_ends(self, vmid: UUID, how: str) -> None:
+        """Make the guest power off, reboot or crash by itself."""
+
+    def close(self) -> None:
+        """Destroy what the tests left, and let go."""
+
+
+def eventually(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait until ``condition``; fail with ``what`` when it takes longer than ``seconds``."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.05)
+
+
+def domain_config(backend: Backend, vmid: UUID | None = None, memory: int | None = None) -> DomainConfig:
+    """A domain that boots the backend's guest."""
+    vmid = vmid or uuid.uuid4()
+    image = backend.image
+    return DomainConfig(
+        uuid=vmid,
+        name=f"virmo-{vmid}",
+        type=DomainType(image.type),
+        memory=memory or image.memory,
+        max_memory=memory or image.memory,
+        vcpus=image.vcpus,
+        max_vcpus=image.vcpus,
+        kernel=image.kernel,
+        ramdisk=image.ramdisk,
+        cmdline=image.cmdline,
+    )
+
+
+class SimBackend:
+    """The simulator, with impatient guests."""
+
+    name = "sim"
+    patience = 10.0
+
+    def __init__(self, root: Path, settings: HostSettings | None = None) -> None:
+        self.root = root
+        self._settings = settings or HostSettings(beat_interval=0.05)
+        self.faults = FaultTable(root / "sim" / "faults.json")
+        self.hypervisor: Hypervisor = open_sim(root / "sim", self._settings)
+        self._opened: list[Hypervisor] = [self.hypervisor]
+        guest = root / "guest"
+        guest.mkdir(exist_ok=True)
+        for name in ("kernel", "ramdisk", "disk"):
+            (guest / name).write_bytes(name.encode() * 1000)
+        self.image = VerifiedImage(
+            img_id="img-1",
+            name="test",
+            arch="x86_64",
+            type="pvh",
+            vcpus=1,
+            memory=256 * MIB,
+            cmdline="console=hvc0",
+            kernel=guest / "kernel",
+            ramdisk=guest / "ramdisk",
+            disks=(ImageDisk(guest / "disk", "xvda", "raw", 7000),),
+        )
+
+    def reopen(self) -> Hypervisor:
+        """See :class:`Backend`."""
+        self._opened.append(open_sim(self.root / "sim", self._settings))
+        return self._opened[-1]
+
+    def destroy_by_hand(self, vmid: UUID) -> None:
+        """See :class:`Backend`."""
+        self._tool("destroy", str(vmid))
+
+    def guest_ends(self, vmid: UUID, how: str) -> None:
+        """See :class:`Backend`."""
+        self._tool("guest", str(vmid), how)
+
+    def close(self) -> None:
+        """See :class:`Backend`."""
+        self.faults.set()
+        for domain in self.hypervisor.domains():
+            self.hypervisor.destroy(domain.uuid)
+        for hypervisor in self._opened:
+            hypervisor.close()
+
+    def _tool(self, *arguments: str) -> None:
+        from dom0_agent.hypervisor.sim.__main__ import main
+
+        assert main(["--state-dir", str(self.root / "sim"), *arguments]) == 0
+
+
+class XlBackend:
+    """Real Xen. Domains that were there before are left alone."""
+
+    name = "xl"
+    patience = 90.0
+
+    def __init__(self, root: Path) -> None:
+        from dom0_agent.hypervisor.xl import open_xl
+
+        self._root = root
+        self._open: Callable[[], Hypervisor] = lambda: open_xl(root / "run")
+        self.hypervisor: Hypervisor = self._open()
+        self._opened: list[Hypervisor] = [self.hypervisor]
+        self._before = {domain.uuid for domain in self.hypervisor.domains()}
+        guest = Path(os.environ["VIRMO_GUEST_DIR"])
+        self.image = VerifiedImage(
+            img_id="img-1",
+            name="sample",
+            arch="x86_64",
+            type=os.environ.get("VIRMO_GUEST_TYPE", "pv"),
+            vcpus=1,
+            memory=128 * MIB,
+            cmdline=os.environ.get("VIRMO_GUEST_CMDLINE", "console=hvc0"),
+            kernel=guest / "kernel",
+            ramdisk=guest / "ramdisk",
+            disks=(),
+        )
+
+    def reopen(self) -> Hypervisor:
+        """See :class:`Backend`."""
+        self._opened.append(self._open())
+        return self._opened[-1]
+
+    def destroy_by_hand(self, vmid: UUID) -> None:
+        """See :class:`Backend`."""
+        self._xl("destroy", f"virmo-{vmid}")
+
+    def guest_ends(self, vmid: UUID, how: str) -> None:
+        """See :class:`Backend`."""
+        name = f"virmo-{vmid}"
+        commands = {"poweroff": ("shutdown", name), "reboot": ("reboot", name), "crash": ("sysrq", name, "c")}
+        self._xl(*commands[how])
+
+    def close(self) -> None:
+        """See :class:`Backend`."""
+        for domain in self.hypervisor.domains():
+            if domain.uuid not in self._before:
+                self.hypervisor.destroy(domain.uuid)
+        for hypervisor in self._opened:
+            hypervisor.close()
+
+    def _xl(self, *arguments: str) -> None:
+        subprocess.run(["xl", *arguments], check=True, timeout=60, capture_output=True)
+
+
+def open_backend(root: Path) -> Backend:
+    """The backend that ``VIRMO_BACKEND`` names."""
+    return XlBackend(root) if os.environ.get("VIRMO_BACKEND") == "xl" else SimBackend(root)
+
+
+@dataclass
+class FakeImages:
+    """An ``ImageService`` whose images are simply there (or not)."""
+
+    images: dict[str, VerifiedImage] = field(default_factory=dict)
+    downloading: set[str] = field(default_factory=set)
+
+    def add(self) -> str:
+        """See ``ImageService``."""
+        raise AssertionError("the VM engine makes no images")
+
+    def get(self, img_id: str) -> ImageRecord | None:
+        """See ``ImageService``."""
+        return ImageRecord(img_id, ImageState.DOWNLOADED) if img_id in self.images else None
+
+    def list(self) -> tuple[ImageRecord, ...]:
+        """See ``ImageService``."""
+        return tuple(ImageRecord(img_id, ImageState.DOWNLOADED) for img_id in self.images)
+
+    def download(self, img_id: str, uri: str, media_type: str, origin: Origin | None = None) -> OperationHandle:
+        """See ``ImageService``."""
+        raise AssertionError("the VM engine downloads nothing")
+
+    def delete(self, img_id: str) -> None:
+        """See ``ImageService``."""
+        self.images.pop(img_id, None)
+
+    def verified(self, img_id: str) -> VerifiedImage:
+        """See ``ImageService``."""
+        if img_id in self.downloading:
+            raise OperationRefused(405, f"image {img_id} is not downloaded")
+        if img_id not in self.images:
+            raise OperationRefused(404, f"there is no image {img_id}")
+        return self.images[img_id]
+
+    def subscribe(self, listener: Callable[[ImageEvent], None]) -> None:
+        """See ``ImageService``."""
+        raise AssertionError("the VM engine needs no image events")
