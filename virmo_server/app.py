@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from virmo_server.api.http import api_routes
+from virmo_server.dm.endpoint import dm_route
 from virmo_server.images.hosting import image_route
 from virmo_server.maintenance import sweep
 from virmo_server.services import Services
@@ -48,6 +49,7 @@ def make_app(services: Services) -> Starlette:
 
     routes: list[BaseRoute] = [
         Route("/health", health, methods=["GET"]),
+        dm_route(services),
         image_route(services.database, services.library),
         *api_routes(services),
     ]

@@ -52,7 +52,8 @@ class Tls(_Section):
 class Limits(_Section):
     """What one request may cost the server."""
 
-    message_bytes: int = Field(default=1 << 20, ge=4096)  #: one DM message, either way
+    message_bytes: int = Field(default=1 << 20, ge=4096, le=2 << 20)  #: one DM message; announced as MaxMsgSize
+    object_bytes: int = Field(default=1 << 20, ge=4096)  #: one value of a node; announced as MaxObjSize
     image_bytes: int = Field(default=64 << 30, ge=1)  #: one file of the library
     request_bytes: int = Field(default=1 << 20, ge=4096)  #: one request body of the HTTP API, uploads excepted
 
@@ -63,6 +64,7 @@ class Dm(_Section):
     session_seconds: int = Field(default=300, ge=10)  #: a session without a message for so long is lost
     order_hours: float = Field(default=24, gt=0)  #: deadline of an order that was given none
     step_attempts: int = Field(default=5, ge=1)  #: a step that was sent so often without an answer fails its order
+    resp_uri: bool = True  #: tell devices to send the rest of a session to public_url (or the device's own base_url)
     orders_per_message: int = Field(default=8, ge=1)
 
 

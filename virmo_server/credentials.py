@@ -31,11 +31,6 @@ def new_nonce() -> bytes:
     return secrets.token_bytes(NONCE_OCTETS)
 
 
-def dm_digest(name: str, secret: str) -> str:
-    """B64(MD5(name:secret)), all that an authenticator needs to keep (OMA-TS-DM-Sec 5.3)."""
-    return base64.b64encode(hashlib.md5(f"{name}:{secret}".encode(), usedforsecurity=False).digest()).decode()
-
-
 def new_serial() -> str:
     """A random id: DM sessions, images, correlators. 128 bits, hexadecimal."""
     return secrets.token_hex(16)

@@ -52,7 +52,7 @@ class Role(StrEnum):
 
 
 class Device(Base):
-    """A board. ``*_digest`` are B64(MD5(name:secret)) (OMA-TS-DM-Sec 5.3): the secrets themselves are not kept."""
+    """A board. ``*_secret`` are sealed by the vault."""
 
     __tablename__ = "device"
 
@@ -62,11 +62,12 @@ class Device(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     base_url: Mapped[str | None] = mapped_column(String(1024))  #: how this device reaches us, if not by public_url
     notify_url: Mapped[str | None] = mapped_column(String(1024))  #: where the agent listens for package 0
+    auth_scheme: Mapped[str] = mapped_column(String(16))  #: md5, hmac or basic, both ways
     client_name: Mapped[str] = mapped_column(String(255), unique=True)
-    client_digest: Mapped[str] = mapped_column(String(64))
+    client_secret: Mapped[str] = mapped_column(Text)
     client_nonce: Mapped[bytes] = mapped_column(LargeBinary)
     server_name: Mapped[str] = mapped_column(String(255))
-    server_digest: Mapped[str] = mapped_column(String(64))
+    server_secret: Mapped[str] = mapped_column(Text)
     server_nonce: Mapped[bytes] = mapped_column(LargeBinary)
     last_seen_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  #: last authenticated message
     man: Mapped[str | None] = mapped_column(String(255))  #: DevInfo/Man
@@ -102,8 +103,7 @@ class DmSession(Base):
     serial: Mapped[str] = mapped_column(String(32))  #: ours, unique: devices reuse session ids
     device_id: Mapped[int | None] = mapped_column(ForeignKey("device.id", ondelete="CASCADE"))
     state: Mapped[bytes] = mapped_column(LargeBinary)
-    request_sha256: Mapped[str] = mapped_column(String(64))  #: of the last message received…
-    response: Mapped[bytes] = mapped_column(LargeBinary)  #: …and what it was answered, should it come again
+    begun: Mapped[bool]  #: the device has proved who it is, and earlier sessions are settled
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 

@@ -10,6 +10,7 @@ from virmo_server.database import Database
 from virmo_server.images.library import ImageLibrary
 from virmo_server.orders.engine import OrderEngine
 from virmo_server.orders.service import OrderService
+from virmo_server.vault import KEY_NAME, Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Services:
     config: ServerConfig
     clock: Clock
     database: Database
+    vault: Vault
     library: ImageLibrary
     engine: OrderEngine
     orders: OrderService
@@ -37,6 +39,7 @@ def open_services(config: ServerConfig, clock: Clock = utc_now) -> Services:
         config=config,
         clock=clock,
         database=database,
+        vault=Vault(config.state_dir / KEY_NAME),
         library=ImageLibrary(config.image_dir, database, clock, max_bytes=config.limits.image_bytes),
         engine=OrderEngine(clock, config.dm),
         orders=OrderService(clock, config),

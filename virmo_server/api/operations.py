@@ -43,7 +43,9 @@ def add_device(call: Call) -> schema.RegistrationView:
     config = call.services.config
     with call.services.database.write() as session:
         new = NewDevice(**body.model_dump())
-        device, credentials = register(session, new, server_id=config.server_id, clock=call.services.clock)
+        device, credentials = register(
+            session, new, server_id=config.server_id, vault=call.services.vault, clock=call.services.clock
+        )
         call.services.orders.refresh(session, device, Request(actor=call.actor.name, deadline=timedelta(days=90)))
         return views.registration_view(session, device, credentials, config)
 
@@ -88,7 +90,7 @@ def renew_device_credentials(call: Call) -> schema.RegistrationView:
     config = call.services.config
     with call.services.database.write() as session:
         device = find_device(session, call.path["device"])
-        credentials = renew_credentials(device, server_id=config.server_id)
+        credentials = renew_credentials(device, server_id=config.server_id, vault=call.services.vault)
         session.flush()
         return views.registration_view(session, device, credentials, config)
 

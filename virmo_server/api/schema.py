@@ -71,6 +71,7 @@ class NewDeviceBody(Body):
     base_url: BaseUrl | None = None
     notify_url: BaseUrl | None = None
     labels: list[Label] = Field(default=[], max_length=32)
+    auth: Literal["md5", "hmac", "basic"] = "md5"
 
 
 class DeviceChangeBody(Body):
@@ -83,7 +84,7 @@ class DeviceChangeBody(Body):
 
 
 class CredentialView(View):
-    """One direction of md5 authentication, in clear; ``nonce`` is base64."""
+    """One direction of authentication, in clear; ``nonce`` is base64."""
 
     name: str
     secret: str

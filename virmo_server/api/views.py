@@ -32,6 +32,9 @@ from virmo_server.model import (
 from virmo_server.procedures.core import status_words
 from virmo_server.procedures.states import image_state_words, parse_state, vm_state_words
 
+#: Where the agent's configuration expects the server's CA; copy ``ca.pem`` there.
+AGENT_CA_FILE = "/etc/virmo-agent/server-ca.pem"
+
 
 def device_view(session: Session, device: Device) -> schema.DeviceView:
     """A device with its counts."""
@@ -84,8 +87,9 @@ def agent_config(
     account = {
         "server_id": config.server_id,
         "address": f"{device.base_url or config.public_url}/dm",
-        "client": {"auth": "md5", **client.model_dump()},
-        "server": {"auth": "md5", **server.model_dump()},
+        "client": {"auth": device.auth_scheme, **client.model_dump()},
+        "server": {"auth": device.auth_scheme, **server.model_dump()},
+        "tls": {"ca_file": AGENT_CA_FILE} if config.tls is not None and config.tls.ca is not None else {},
     }
     tree = {"device": {"id": device.dev_id}, "dm": {"accounts": [account]}}
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=1000)

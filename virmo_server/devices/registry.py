@@ -9,9 +9,10 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from virmo_server.clock import Clock
-from virmo_server.credentials import dm_digest, new_dm_secret, new_nonce
+from virmo_server.credentials import new_dm_secret, new_nonce
 from virmo_server.model import Device, DeviceLabel
 from virmo_server.problem import conflict, not_found
+from virmo_server.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,12 @@ class NewDevice:
     base_url: str | None = None
     notify_url: str | None = None
     labels: Sequence[str] = ()
+    auth: str = "md5"
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Both ways of md5 authentication, in clear, for the agent's configuration."""
+    """Both ways of authentication, in clear, for the agent's configuration."""
 
     client_name: str
     client_secret: str
@@ -40,7 +42,9 @@ class Credentials:
     server_nonce: bytes
 
 
-def register(session: Session, new: NewDevice, *, server_id: str, clock: Clock) -> tuple[Device, Credentials]:
+def register(
+    session: Session, new: NewDevice, *, server_id: str, vault: Vault, clock: Clock
+) -> tuple[Device, Credentials]:
     """Add a device; :class:`Problem` 409 when its name, DevId or credential name is taken.
 
     The server's credential name is its ServerID: package 0 is digested with the ServerID, so both must be equal for
@@ -69,17 +73,18 @@ def register(session: Session, new: NewDevice, *, server_id: str, clock: Clock) 
         dev_id=new.dev_id,
         name=new.name,
         created_at=clock(),
+        auth_scheme=new.auth,
         base_url=new.base_url,
         notify_url=new.notify_url,
         labels=[DeviceLabel(label=label) for label in sorted(set(new.labels))],
     )
-    _set_credentials(device, credentials)
+    _set_credentials(device, credentials, vault)
     session.add(device)
     session.flush()
     return device, credentials
 
 
-def renew_credentials(device: Device, *, server_id: str) -> Credentials:
+def renew_credentials(device: Device, *, server_id: str, vault: Vault) -> Credentials:
     """New secrets for a device whose old ones are lost or leaked; the old ones are void at once."""
     credentials = Credentials(
         client_name=device.client_name,
@@ -89,7 +94,7 @@ def renew_credentials(device: Device, *, server_id: str) -> Credentials:
         server_secret=new_dm_secret(),
         server_nonce=new_nonce(),
     )
-    _set_credentials(device, credentials)
+    _set_credentials(device, credentials, vault)
     return credentials
 
 
@@ -109,12 +114,12 @@ def list_devices(session: Session, *, label: str | None = None) -> list[Device]:
     return list(session.scalars(query))
 
 
-def _set_credentials(device: Device, credentials: Credentials) -> None:
+def _set_credentials(device: Device, credentials: Credentials, vault: Vault) -> None:
     device.client_name = credentials.client_name
-    device.client_digest = dm_digest(credentials.client_name, credentials.client_secret)
+    device.client_secret = vault.seal(credentials.client_secret)
     device.client_nonce = credentials.client_nonce
     device.server_name = credentials.server_name
-    device.server_digest = dm_digest(credentials.server_name, credentials.server_secret)
+    device.server_secret = vault.seal(credentials.server_secret)
     device.server_nonce = credentials.server_nonce
     device.auth_failed_at = None
     device.auth_failure = None

@@ -51,6 +51,15 @@ class DueCommand:
     command: DmCommand
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a device answered to a :class:`DueCommand`; ``status`` is ``None`` when the session ended before it did."""
+
+    ref: str
+    status: int | None
+    nodes: tuple[ReadNode, ...] = ()
+
+
 class OrderEngine:
     """Stateless but for its dependencies: all state is in the database."""
 
@@ -81,23 +90,21 @@ class OrderEngine:
         chosen = again[:1] or chosen[: self._settings.orders_per_message]
         return [due for order in chosen for due in self._send(session, order, serial)]
 
-    def settle(self, session: Session, device: Device, serial: str, ref: str, outcome: Outcome) -> None:
-        """An answer came. When it completes its order's step, the step is judged."""
-        now = self._clock()
-        knowledge.observe(session, device, outcome, now)
-        order_id, _, index = ref.partition(".")
+    def settle(self, session: Session, device: Device, answer: Answer, serial: str) -> None:
+        """An answer came, or is known never to come. When it completes its order's step, the step is judged."""
+        order_id, _, index = answer.ref.partition(".")
         order = session.get(Order, int(order_id))
-        if order is None or order.device_id != device.id:
-            raise ValueError(f"answer to a command of unknown order {order_id}")
-        if order.session_serial != serial or order.state.is_final:
-            return  # cancelled or expired meanwhile; what was learnt is kept
-        if outcome.status in AUTHENTICATION:
+        if order is None or order.device_id != device.id or order.session_serial != serial:
+            return  # forgotten, ended meanwhile, or lost with an earlier answer of the same step
+        if answer.status is None or answer.status in AUTHENTICATION:
             self._lost(session, order)
             return
-        order.answers = {**order.answers, index: _to_json(outcome)}
         step = _procedure(order).steps[order.step]
         situation = _situation(order)
         commands = step.commands(situation)
+        outcome = Outcome(commands[int(index)], answer.status, answer.nodes)
+        knowledge.observe(session, device, outcome, self._clock())
+        order.answers = {**order.answers, index: _to_json(outcome)}
         if len(order.answers) < len(commands):
             return
         outcomes = [_from_json(command, order.answers[str(i)]) for i, command in enumerate(commands)]
