@@ -13,7 +13,7 @@ from dom0_agent.omadm.mo import Change, ManagementObject, Path
 from dom0_agent.omadm.nodestore import NodeStore
 from dom0_agent.omadm.status import DMError, Status
 from dom0_agent.omadm.tree_automatic import AutomaticChildren
-from dom0_agent.omadm.tree_places import Place, Places
+from dom0_agent.omadm.tree_places import Places
 from dom0_agent.omadm.tree_work import Write
 from dom0_agent.omadm.uri import format_path
 
@@ -84,23 +84,26 @@ class Mounts:
         self._places.unmount(path)
 
     def _conform(self, write: Write, path: Path) -> None:
-        """Make automatic children that are missing, drop what has no definition, and look into what is left."""
-        place = self._places.resolve(path)
-        if place is None:
-            return
-        self._automatic.populate(path, place)
+        """Drop what has no definition any more, make automatic children that are missing, and look into the rest."""
         for name in self._store.children(path):
             child_path = (*path, name)
-            child = self._places.resolve(child_path)
-            node = self._store.get(child_path)
-            if node is None:
-                continue
-            if child is None or not _fits(child, node.is_interior):
+            if not self._fits(child_path):
                 logger.warning("tree.dropped uri=%s: this version has no such node", format_path(child_path))
                 self._store.delete(child_path)
-            elif node.is_interior:
+        place = self._places.resolve(path)
+        if place is not None:
+            self._automatic.populate(path, place)
+        for name in self._store.children(path):
+            child_path = (*path, name)
+            node = self._store.get(child_path)
+            if node is not None and node.is_interior:
                 self.appeared(write, child_path)
                 self._conform(write, child_path)
+
+    def _fits(self, path: Path) -> bool:
+        """Whether the stored node is of the format that its definition has."""
+        place, node = self._places.resolve(path), self._store.get(path)
+        return place is not None and node is not None and (place.free or node.format is place.definition.format)
 
     def _serve_below(self, write: Write, path: Path) -> None:
         for name in self._store.children(path):
@@ -109,7 +112,3 @@ class Mounts:
             if node is not None and node.is_interior:
                 self.appeared(write, child_path)
                 self._serve_below(write, child_path)
-
-
-def _fits(place: Place, is_interior: bool) -> bool:
-    return place.free or place.definition.is_interior == is_interior

@@ -64,8 +64,17 @@ class Writes:
         if anchor_node is not None and not anchor_node.is_interior:
             raise DMError(Status.NOT_ALLOWED, f"{format_path(anchor)} is a leaf: nothing can be added below it")
         for depth in range(len(anchor) + 1, len(path)):
-            self._add_one(write, server_id, path[:depth], ItemValue(format=Format.NODE), undefined=Status.NOT_FOUND)
-        self._add_one(write, server_id, path, value, undefined=Status.NOT_ALLOWED, acl=acl)
+            if self._store.get(path[:depth]) is None:  # else it came as automatic child of the one before
+                self._add_one(write, server_id, path[:depth], ItemValue(format=Format.NODE), undefined=Status.NOT_FOUND)
+        made = self._lookup.find(path)
+        if made is None:
+            self._add_one(write, server_id, path, value, undefined=Status.NOT_ALLOWED, acl=acl)
+            return
+        self._check_access(server_id, made[0].definition, Command.ADD, path)
+        if wants_interior(made[0], value):
+            interior_type(made[0], value, format_path(path))
+        else:
+            self._set(write, server_id, Command.ADD, made, value)
 
     def set_value(self, write: Write, server_id: str | None, path: Path, value: ItemValue) -> None:
         """Replace a leaf's value."""

@@ -95,6 +95,7 @@ class Machines:
     executed: list[ExecRequest] = field(default_factory=list)
     veto: dict[Path, DMError] = field(default_factory=dict)
     broken_undo: set[Path] = field(default_factory=set)
+    deaf: bool = False
     outcome: ExecOutcome = field(default_factory=lambda: ExecOutcome(Status.OK))
 
     def read(self, path: Path) -> Value | None:
@@ -125,6 +126,8 @@ class Machines:
         return undo
 
     def committed(self, changes: Sequence[Change]) -> None:
+        if self.deaf:
+            raise RuntimeError("the motor is stuck")
         self.told.append(list(changes))
 
     def execute(self, request: ExecRequest) -> ExecOutcome:
