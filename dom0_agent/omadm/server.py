@@ -172,7 +172,7 @@ class ServerSession:
             self._peer_limit = header.meta.max_msg_size or self._peer_limit
             self._peer_max_object = header.meta.max_obj_size or self._peer_max_object
 
-    def _classify(
+    def _classify(  # noqa: PLR0911 - a decision list reads best as one
         self, message: c.Message, untrusted_body: bytes, hmac: str | None
     ) -> tuple[ClientVerdict, ServerEvent]:
         header = message.header

@@ -1,8 +1,9 @@
 """SyncML in XML: hardened reading with lxml, writing by joining strings (``application/vnd.syncml.dm+xml``).
 
 Only ProtocolError leaves :meth:`XmlCodec.decode`. Refused before libxml2 sees an octet: messages over the size cap,
-other encodings than UTF-8, ASCII and Latin-1 (they could hide markup from the checks), document type declarations and
-with them every entity, more markup than :data:`MAX_NODES`. libxml2's own limits (depth 256, 10 MB per text) stay on.
+other encodings than UTF-8, ASCII and Latin-1 (they could hide markup from the checks), document type declarations with
+content (so there are no entities), more markup than :data:`MAX_NODES`. libxml2's own limits (depth 256, 10 MB per
+text) stay on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ _ENCODINGS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "ascii": "
 _DECLARATION = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*(?:<\?xml\s[^>]{0,200}\?>)?")
 _ENCODING = re.compile(rb"encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
 _PROLOG_GAP = re.compile(rb"\s+|<!--.*?-->|<\?.*?\?>", re.DOTALL)
+#: a document type that only names itself, as libwbxml writes it: harmless, and cut off before parsing
+_PLAIN_DOCTYPE = re.compile(
+    rb"<!DOCTYPE\s+[\w:.-]{1,40}\s*(?:(?:PUBLIC\s+(?:\"[^\"<>]{0,200}\"|'[^'<>]{0,200}')|SYSTEM)"
+    rb"\s+(?:\"[^\"<>]{0,200}\"|'[^'<>]{0,200}'))?\s*>"
+)
 
 #: characters that XML 1.0 has no way to write
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -90,12 +96,12 @@ def parse_untrusted(untrusted_body: bytes) -> etree._Element:
     encoding = _ENCODINGS.get(named.group(1).decode().lower() if named is not None else "utf-8")
     if encoding is None:
         raise ProtocolError("the message is neither UTF-8 nor US-ASCII nor ISO-8859-1")
-    gap = _PROLOG_GAP.match(untrusted_body, end)
-    while gap is not None:
-        end = gap.end()
-        gap = _PROLOG_GAP.match(untrusted_body, end)
+    end = _skip_gaps(untrusted_body, end)
+    doctype = _PLAIN_DOCTYPE.match(untrusted_body, end)
+    if doctype is not None:
+        end = _skip_gaps(untrusted_body, doctype.end())
     if untrusted_body[end : end + 2] == b"<!":
-        raise ProtocolError("document type declarations are not accepted")
+        raise ProtocolError("document type declarations with content are not accepted")
     if untrusted_body.count(b"<") + untrusted_body.count(b"=") > MAX_NODES:
         raise ProtocolError(f"the message holds more than {MAX_NODES} pieces of markup")
     try:
@@ -103,6 +109,13 @@ def parse_untrusted(untrusted_body: bytes) -> etree._Element:
         return etree.fromstring(text, etree.XMLParser(**_PARSER_OPTIONS))  # type: ignore[arg-type]
     except (etree.XMLSyntaxError, UnicodeDecodeError) as error:
         raise ProtocolError(f"not well-formed XML: {error}") from error
+
+
+def _skip_gaps(untrusted_body: bytes, at: int) -> int:
+    """Past white space, comments and processing instructions."""
+    while (gap := _PROLOG_GAP.match(untrusted_body, at)) is not None:
+        at = gap.end()
+    return at
 
 
 def _escape_char(match: re.Match[str]) -> str:

@@ -13,8 +13,9 @@ from dom0_agent.omadm.client import ClientSession, PendingAlert
 from dom0_agent.omadm.codec import Codec
 from dom0_agent.omadm.interaction import UserInterface
 from dom0_agent.omadm.node import Format
-from dom0_agent.omadm.server import CommandOutcome, CommandRequest, ServerSession
+from dom0_agent.omadm.server import ServerSession
 from dom0_agent.omadm.server_auth import DeviceCredentials, LockOut
+from dom0_agent.omadm.server_outcomes import CommandOutcome, CommandRequest
 from dom0_agent.omadm.session import DEFAULT_LIMITS, SessionLimits
 from dom0_agent.omadm.status import DMError, Status
 from dom0_agent.omadm.tree_access import ItemValue, NodeResult
