@@ -41,6 +41,7 @@ from dom0_agent.omadm.acl import Acl
 from dom0_agent.omadm.auth import Account, NonceRole
 from dom0_agent.omadm.mo import Path as NodePath
 from dom0_agent.omadm.node import Command
+from dom0_agent.omadm.status import DMError, Status
 from dom0_agent.omadm.tree import ManagementTree
 from dom0_agent.omadm.uri import format_path
 from dom0_agent.overview import Overview
@@ -53,11 +54,8 @@ from dom0_agent.store.nonces import NonceTable
 from dom0_agent.store.outbox import Outbox
 from dom0_agent.store.vms import VmTable
 from dom0_agent.transport.tls import TlsConfig
-from dom0_agent.vm.engine import VmEngine
-from dom0_agent.vm.files import VmFiles
-from dom0_agent.vm.hints import Hints
+from dom0_agent.vm.engine import open_engine
 from dom0_agent.vm.model import VmEvent
-from dom0_agent.vm.steps import Services
 
 log = logging.getLogger(__name__)
 
@@ -93,15 +91,7 @@ class Agent:
         self.outbox = Outbox(self._database)
         self.hypervisor = open_hypervisor(config.hypervisor, config.state_dir)
         self.images = LocalImageService(config.images, ImageTable(self._database))
-        services = Services(
-            hypervisor=self.hypervisor,
-            files=VmFiles(config.state_dir, reserve=config.vm.storage_reserve, delete_policy=config.vm.delete_policy),
-            images=self.images,
-            config=config.vm,
-            hints=Hints(),
-            host_boot_id=Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
-        )
-        self.vms = VmEngine(services, self._database)
+        self.vms = open_engine(self._database, self.hypervisor, self.images, config.vm, config.state_dir)
         self.tree = ManagementTree(SqliteNodeStore(self._database), lambda: datetime.now(UTC))
         self._reporter = Reporter(self.outbox, lambda: [account.server_id for account in config.dm.accounts])
         nonces = NonceTable(self._database)
@@ -294,10 +284,14 @@ class Agent:
 
     def _device_resources(self) -> tuple[int, int]:
         """RAM that Xen can give to guests and has given to them; storage of the file system that VMs may use."""
-        given = sum(domain.memory for domain in self.hypervisor.domains())
+        try:
+            given = sum(domain.memory for domain in self.hypervisor.domains())
+            ram = self.hypervisor.host().free_memory + given
+        except HypervisorError as error:
+            raise DMError(Status.COMMAND_FAILED, f"the hypervisor does not answer: {error}") from error
         usage = shutil.disk_usage(self.config.state_dir)
         held = sum(disk.path.stat().st_blocks * 512 for disk in self._vm_disks() if disk.path.exists())
-        return self.hypervisor.host().free_memory + given, max(0, usage.free + held - self.config.vm.storage_reserve)
+        return ram, max(0, usage.free + held - self.config.vm.storage_reserve)
 
     def _vm_disks(self) -> list[Any]:
         return [disk for vm in VmTable(self._database).list() for disk in vm.disks]

@@ -44,7 +44,9 @@ class Lookup:
         known = set(names)
         for name, child in place.named():
             if child.is_live:
-                present = self._live((*path, name), child) is not None
+                # A leaf that must be there is not read for its name: reading can mean asking a hypervisor or a guest.
+                required = child.definition.occurrence == "One"
+                present = required or self._live((*path, name), child) is not None
                 if present and name not in known:
                     names.append(name)
                 elif not present and name in known:

@@ -92,6 +92,8 @@ def agent_config(
         "tls": {"ca_file": AGENT_CA_FILE} if config.tls is not None and config.tls.ca is not None else {},
     }
     tree = {"device": {"id": device.dev_id}, "dm": {"accounts": [account]}}
+    if account["tls"]:
+        tree["images"] = account["tls"]  # images are downloaded from the same server
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=1000)
 
 

@@ -1,0 +1,62 @@
+"""A board that the story can manage: what is asked of it, and how the truth about it is found without the agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A domain as the hypervisor shows it, and its guest as the guest itself does. Memory in MiB."""
+
+    domid: int
+    state: str
+    memory: int
+    boot_id: str | None
+    beats: int | None
+
+    def __str__(self) -> str:
+        heard = "" if self.beats is None else f", boot {(self.boot_id or '?')[:8]}, beat {self.beats}"
+        return f"domain {self.domid} {self.state}, {self.memory} MiB{heard}"
+
+
+class Board(Protocol):
+    """A machine with an agent on it."""
+
+    @property
+    def server_host(self) -> str:
+        """The name under which the board reaches this machine."""
+
+    @property
+    def bundle(self) -> Path:
+        """The VM image that the story delivers."""
+
+    def start_agent(self, agent_yaml: str, ca_file: Path) -> None:
+        """Give the agent its configuration and start it as a service."""
+
+    def session(self) -> None:
+        """Make the agent open a DM session now; returns when it is over."""
+
+    def hypervisor(self) -> str:
+        """Version and scheduler."""
+
+    def domain(self, vmid: UUID) -> Domain | None:
+        """What the hypervisor says of a VM."""
+
+    def free_memory(self) -> int:
+        """MiB that no domain holds."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file or folder on the board."""
+
+    def leftovers(self) -> list[str]:
+        """What is there of VMs beside images: domains, disks, saved states, loop devices."""
+
+    def agent_log(self) -> str:
+        """The end of the agent's log, for when something went wrong."""
+
+    def close(self) -> None:
+        """Switch the board off."""

@@ -1,0 +1,117 @@
+"""A board that is nested Xen in QEMU. The truth comes from `xl`, XenStore and dom0's file system, not from the agent."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+from image.errors import ImageError
+from image.qemu import Dom0, open_dom0
+from image.story.board import Domain
+
+CONFIG = "/etc/virmo-agent/agent.yaml"
+CA_FILE = "/etc/virmo-agent/server-ca.pem"
+STATE_DIR = "/var/lib/virmo-agent"
+SERVER_HOST = "10.0.2.2"  #: QEMU's name for the machine that it runs on
+SESSION_TIMEOUT = 300.0
+START_TIMEOUT = 60.0
+#: a VM's own files; what is below `images` belongs to images
+VM_FOLDERS = (f"{STATE_DIR}/vms", f"{STATE_DIR}/trash")
+
+
+class NestedBoard:
+    """Xen with the agent in dom0; ``bundle`` is a VM image that it can boot."""
+
+    server_host = SERVER_HOST
+
+    def __init__(self, bundle: Path, arch: str, scheduler: str, say: Callable[[str], None]) -> None:
+        self.bundle = bundle
+        self._dom0: Dom0 = open_dom0(arch, scheduler=scheduler, say=say)
+
+    def start_agent(self, agent_yaml: str, ca_file: Path) -> None:
+        """See ``Board``."""
+        dom0 = self._dom0
+        dom0.run(["mkdir", "-p", str(Path(CONFIG).parent)])
+        dom0.write(CONFIG, agent_yaml)
+        dom0.run(["chmod", "0600", CONFIG])
+        dom0.write(CA_FILE, ca_file.read_bytes())
+        dom0.run(["systemctl", "restart", "virmo-agent"], timeout=START_TIMEOUT)
+        deadline = time.monotonic() + START_TIMEOUT
+        while dom0.run(["virmoctl", "status"], check=False).rc != 0:
+            if time.monotonic() > deadline:
+                raise ImageError("the agent did not start in dom0", detail=self.agent_log())
+            time.sleep(1.0)
+
+    def session(self) -> None:
+        """See ``Board``."""
+        self._dom0.run(["virmoctl", "session"], timeout=SESSION_TIMEOUT)
+
+    def hypervisor(self) -> str:
+        """See ``Board``."""
+        return f"Xen {self._info('xen_version')}, {self._info('xen_scheduler')}"
+
+    def domain(self, vmid: UUID) -> Domain | None:
+        """See ``Board``."""
+        for line in self._dom0.run(["xl", "vm-list"]).stdout.splitlines()[1:]:
+            uuid, domid = line.split()[:2]
+            if uuid == str(vmid):
+                return self._listed(int(domid))
+        return None
+
+    def free_memory(self) -> int:
+        """See ``Board``."""
+        return int(self._info("free_memory"))
+
+    def exists(self, path: str) -> bool:
+        """See ``Board``."""
+        return self._dom0.run(["test", "-e", path], check=False).rc == 0
+
+    def leftovers(self) -> list[str]:
+        """See ``Board``."""
+        domains = [
+            entry["config"]["c_info"]["name"] for entry in json.loads(self._dom0.run(["xl", "list", "-l"]).stdout)
+        ]
+        files = self._dom0.run(["find", *VM_FOLDERS, "-mindepth", "1"], check=False).stdout.splitlines()
+        loops = self._dom0.run(["losetup", "-a"]).stdout.splitlines()
+        return [f"domain {name}" for name in domains if name not in ("Domain-0", None)] + files + loops
+
+    def agent_log(self) -> str:
+        """See ``Board``."""
+        return self._dom0.run(
+            ["journalctl", "-u", "virmo-agent", "-n", "60", "--no-pager", "-o", "cat"], check=False
+        ).stdout
+
+    def close(self) -> None:
+        """See ``Board``."""
+        self._dom0.close()
+
+    def _info(self, key: str) -> str:
+        for line in self._dom0.run(["xl", "info"]).stdout.splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == key:
+                return value.strip()
+        raise ImageError(f"xl info has no {key}")
+
+    def _listed(self, domid: int) -> Domain | None:
+        listed = self._dom0.run(["xl", "list", str(domid)], check=False)
+        if listed.rc != 0:
+            return None  # it went away between the two looks
+        fields = listed.stdout.splitlines()[1].split()
+        boot_id, beats = self._read(domid, "boot-id"), self._read(domid, "beats")
+        return Domain(domid, _words(fields[4]), int(fields[2]), boot_id, None if beats is None else int(beats))
+
+    def _read(self, domid: int, name: str) -> str | None:
+        read = self._dom0.run(["xenstore-read", f"/local/domain/{domid}/data/virmo/{name}"], check=False)
+        return read.stdout.strip() if read.rc == 0 else None
+
+
+_FLAGS = {"r": "running", "b": "running", "p": "paused", "s": "shut down", "c": "crashed", "d": "dying"}
+
+
+def _words(flags: str) -> str:
+    """``xl list``'s ``-b----`` in words; no flag at all means runnable, but waiting for a CPU."""
+    worst = [flag for flag in "dcsp" if flag in flags]
+    return _FLAGS[worst[0]] if worst else "running"

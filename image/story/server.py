@@ -1,0 +1,96 @@
+"""The VirMO Server of the story: started as its operator would, and used through its command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from image.errors import ImageError
+
+INIT_TIMEOUT = 60.0
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 20.0
+COMMAND_TIMEOUT = 900.0
+
+
+class Server:
+    """A server with its state below ``folder``, listening on all addresses of this machine, reached as ``host``."""
+
+    def __init__(self, folder: Path, host: str) -> None:
+        self.folder = folder
+        self._port = _free_port()
+        self.ca_file = folder / "tls" / "ca.pem"
+        self._log = folder.parent / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        init = [sys.executable, "-m", "virmo_server.main", "init", str(folder)]
+        hosts = ["--host", host, "--port", str(self._port)]
+        done = subprocess.run([*init, *hosts], capture_output=True, text=True, timeout=INIT_TIMEOUT, check=False)
+        if done.returncode != 0:
+            raise ImageError("virmo-server init failed", detail=done.stdout + done.stderr)
+
+    def start(self) -> None:
+        """Serve; returns when the server answers."""
+        serve = [sys.executable, "-m", "virmo_server.main", "--config", str(self.folder / "virmo-server.yaml"), "serve"]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(serve, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self._port), 1.0).close()
+                return
+            except OSError as error:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise ImageError("virmo-server did not start", detail=self.log()) from error
+                time.sleep(0.1)
+
+    def virmo(self, *words: str) -> str:
+        """``virmo`` as an operator runs it; what it printed."""
+        done = self._command(words)
+        if done.returncode != 0:
+            raise ImageError(f"virmo {' '.join(words)} failed", detail=done.stdout + done.stderr)
+        return done.stdout
+
+    def virmo_json(self, *words: str) -> Any:
+        """The same with ``--json``, read."""
+        done = self._command((*words, "--json"))
+        try:
+            return json.loads(done.stdout)
+        except ValueError as error:
+            raise ImageError(f"virmo {' '.join(words)} failed", detail=done.stdout + done.stderr) from error
+
+    def log(self) -> str:
+        """The end of the server's log."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-40:]) if self._log.exists() else ""
+
+    def close(self) -> None:
+        """Stop serving."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def _command(self, words: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "virmo_server.cli.main", *words],
+            env={**os.environ, "VIRMO_CONFIG": str(self.folder / "virmo.yaml")},
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT,
+            check=False,
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

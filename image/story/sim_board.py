@@ -1,0 +1,136 @@
+"""A board that is the simulator on this machine: domains are processes. No Xen, no QEMU, two seconds.
+
+The truth comes from the simulator's own files, which the agent does not write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from image.errors import ImageError
+from image.story.board import Domain
+
+MIB = 1 << 20
+START_TIMEOUT = 20.0
+STOP_TIMEOUT = 30.0
+SESSION_TIMEOUT = 60.0
+SIM_TIMEOUT = 10.0
+
+
+class SimBoard:
+    """An agent on the simulated hypervisor, with all its files below ``folder``."""
+
+    server_host = "127.0.0.1"
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._state = folder / "state"
+        self._socket = folder / "control.sock"
+        self._log = folder / "agent.log"
+        self._agent: subprocess.Popen[bytes] | None = None
+        self.bundle = folder / "guest.tar"
+        _make_bundle(self.bundle)
+
+    def start_agent(self, agent_yaml: str, ca_file: Path) -> None:
+        """See ``Board``."""
+        agent_yaml = agent_yaml.replace("/etc/virmo-agent/server-ca.pem", str(ca_file))
+        own_settings = f"state_dir: {self._state}\ncontrol: {{socket: {self._socket}}}\nhypervisor: {{backend: sim}}\n"
+        config = self._folder / "agent.yaml"
+        config.touch(mode=0o600)
+        config.write_text(f"{agent_yaml}\n{own_settings}", encoding="utf-8")
+        command = [sys.executable, "-m", "dom0_agent.cli", "--config", str(config), "run"]
+        with self._log.open("ab") as log:
+            self._agent = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_TIMEOUT
+        while self._ctl("status").returncode != 0:
+            if self._agent.poll() is not None or time.monotonic() > deadline:
+                raise ImageError("the agent did not start", detail=self.agent_log())
+            time.sleep(0.1)
+
+    def session(self) -> None:
+        """See ``Board``."""
+        done = self._ctl("session")
+        if done.returncode != 0:
+            raise ImageError("the DM session failed", detail=(done.stdout + done.stderr).decode(errors="replace"))
+
+    def hypervisor(self) -> str:
+        """See ``Board``."""
+        return f"simulator, {json.loads(self._sim('info'))['scheduler']}"
+
+    def domain(self, vmid: UUID) -> Domain | None:
+        """See ``Board``."""
+        for entry in self._domains():
+            if entry["uuid"] == str(vmid):
+                guest = entry["guest"] or {"boot_id": None, "beats": None}
+                return Domain(entry["domid"], entry["state"], entry["memory"] // MIB, guest["boot_id"], guest["beats"])
+        return None
+
+    def free_memory(self) -> int:
+        """See ``Board``."""
+        return int(json.loads(self._sim("info"))["free_memory"]) // MIB
+
+    def exists(self, path: str) -> bool:
+        """See ``Board``."""
+        return Path(path).exists()
+
+    def leftovers(self) -> list[str]:
+        """See ``Board``."""
+        found = [str(path) for name in ("vms", "trash") for path in (self._state / name).glob("**/*")]
+        return found + [f"domain {entry['name']}" for entry in self._domains()]
+
+    def agent_log(self) -> str:
+        """See ``Board``."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-60:])
+
+    def close(self) -> None:
+        """See ``Board``."""
+        if self._agent is not None:
+            self._agent.terminate()
+            try:
+                self._agent.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self._agent.kill()
+                self._agent.wait()
+        for entry in self._domains():
+            self._sim("destroy", entry["uuid"])
+
+    def _domains(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._sim("list").splitlines()]
+
+    def _sim(self, *words: str) -> str:
+        command = [sys.executable, "-m", "dom0_agent.hypervisor.sim", "--state-dir", str(self._state / "sim"), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=SIM_TIMEOUT, check=True).stdout
+
+    def _ctl(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "dom0_agent.virmoctl", "--socket", str(self._socket), *words]
+        return subprocess.run(command, capture_output=True, timeout=SESSION_TIMEOUT, check=False)
+
+
+#: machine → `arch` of a manifest
+_ARCHES = {"x86_64": "x86_64", "aarch64": "arm64"}
+
+
+def _make_bundle(file: Path) -> None:
+    """A bundle whose kernel nobody boots: a simulated domain is a process that runs the real shim."""
+    kernel = b"simulated kernel\n" * 4096
+    manifest = (
+        f"format: 1\nname: simulated-guest\narch: {_ARCHES[platform.machine()]}\ntype: pv\nvcpus: 1\nmemory: {64 * MIB}\n"
+        f'cmdline: ""\nkernel: {{file: vmlinux, sha256: {hashlib.sha256(kernel).hexdigest()}, size: {len(kernel)}}}\n'
+        "disks: []\n"
+    )
+    with tarfile.open(file, "w") as bundle:
+        for name, data in (("vm.yaml", manifest.encode()), ("vmlinux", kernel)):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            bundle.addfile(member, io.BytesIO(data))
