@@ -169,6 +169,7 @@ class VmEngine:
             require(vm.vmid, primitive, vm.record.state)
         for request in slot.requests:
             request.cancel()
+        self._services.hints.hint()  # wakes one that waits for its guest
 
     def _leads_to_running(self, slot: Slot) -> bool:
         action = slot.requests[0].action

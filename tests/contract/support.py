@@ -21,7 +21,12 @@ from dom0_agent.hypervisor.sim.faults import FaultTable
 from dom0_agent.hypervisor.sim.ledger import HostSettings
 from dom0_agent.hypervisor.sim.toolstack import open_sim
 from dom0_agent.images.model import ImageDisk, ImageEvent, ImageRecord, ImageState, VerifiedImage
-from dom0_agent.operation import OperationHandle, OperationRefused, Origin
+from dom0_agent.operation import OperationHandle, OperationRefused, OperationResult, Origin
+from dom0_agent.store.database import Database
+from dom0_agent.store.journal import Journal
+from dom0_agent.vm.config import VmConfig
+from dom0_agent.vm.engine import VmEngine, open_engine
+from dom0_agent.vm.model import Primitive, VmEvent, VmRecord, VmState
 
 MIB = 1 << 20
 
@@ -35,7 +40,7 @@ class Backend(Protocol):
     patience: float  #: seconds in which a guest boots or obeys
 
     def reopen(self) -> Hypervisor:
-        """Another Hypervisor on the same machine, as a restarted agent would have."""
+        """Close the hypervisor and open it again, as a restarted agent does; it is ``hypervisor`` from then on."""
 
     def destroy_by_hand(self, vmid: UUID) -> None:
         """What a person at dom0's console would do."""
@@ -85,7 +90,6 @@ class SimBackend:
         self._settings = settings or HostSettings(beat_interval=0.05)
         self.faults = FaultTable(root / "sim" / "faults.json")
         self.hypervisor: Hypervisor = open_sim(root / "sim", self._settings)
-        self._opened: list[Hypervisor] = [self.hypervisor]
         guest = root / "guest"
         guest.mkdir(exist_ok=True)
         for name in ("kernel", "ramdisk", "disk"):
@@ -105,8 +109,9 @@ class SimBackend:
 
     def reopen(self) -> Hypervisor:
         """See :class:`Backend`."""
-        self._opened.append(open_sim(self.root / "sim", self._settings))
-        return self._opened[-1]
+        self.hypervisor.close()
+        self.hypervisor = open_sim(self.root / "sim", self._settings)
+        return self.hypervisor
 
     def destroy_by_hand(self, vmid: UUID) -> None:
         """See :class:`Backend`."""
@@ -121,8 +126,7 @@ class SimBackend:
         self.faults.set()
         for domain in self.hypervisor.domains():
             self.hypervisor.destroy(domain.uuid)
-        for hypervisor in self._opened:
-            hypervisor.close()
+        self.hypervisor.close()
 
     def _tool(self, *arguments: str) -> None:
         from dom0_agent.hypervisor.sim.__main__ import main
@@ -142,7 +146,6 @@ class XlBackend:
         self._root = root
         self._open: Callable[[], Hypervisor] = lambda: open_xl(root / "run")
         self.hypervisor: Hypervisor = self._open()
-        self._opened: list[Hypervisor] = [self.hypervisor]
         self._before = {domain.uuid for domain in self.hypervisor.domains()}
         guest = Path(os.environ["VIRMO_GUEST_DIR"])
         self.image = VerifiedImage(
@@ -160,8 +163,9 @@ class XlBackend:
 
     def reopen(self) -> Hypervisor:
         """See :class:`Backend`."""
-        self._opened.append(self._open())
-        return self._opened[-1]
+        self.hypervisor.close()
+        self.hypervisor = self._open()
+        return self.hypervisor
 
     def destroy_by_hand(self, vmid: UUID) -> None:
         """See :class:`Backend`."""
@@ -178,8 +182,7 @@ class XlBackend:
         for domain in self.hypervisor.domains():
             if domain.uuid not in self._before:
                 self.hypervisor.destroy(domain.uuid)
-        for hypervisor in self._opened:
-            hypervisor.close()
+        self.hypervisor.close()
 
     def _xl(self, *arguments: str) -> None:
         subprocess.run(["xl", *arguments], check=True, timeout=60, capture_output=True)
@@ -228,3 +231,75 @@ class FakeImages:
     def subscribe(self, listener: Callable[[ImageEvent], None]) -> None:
         """See ``ImageService``."""
         raise AssertionError("the VM engine needs no image events")
+
+
+class Rig:
+    """An engine with what it needs, and words for stories."""
+
+    def __init__(
+        self, backend: Backend, hypervisor: Hypervisor, database: Database, config: VmConfig, state_dir: Path
+    ) -> None:
+        self.backend = backend
+        self.hypervisor = hypervisor
+        self.database = database
+        self.state_dir = state_dir
+        self.images = FakeImages({backend.image.img_id: backend.image})
+        self.engine: VmEngine = open_engine(database, hypervisor, self.images, config, state_dir)
+        self.events: list[VmEvent] = []
+        self.engine.subscribe(self.events.append)
+        self._stopped = False
+
+    def do(self, vmid: UUID, primitive: Primitive) -> OperationResult:
+        """Have a primitive done, and wait for its end."""
+        img_id = self.backend.image.img_id if primitive.value.startswith("Create") else None
+        result = self.engine.submit(vmid, primitive, img_id=img_id).wait(3 * self.backend.patience)
+        assert result is not None, f"{primitive.value} did not end"
+        return result
+
+    def running(self) -> UUID:
+        """A new VM that runs."""
+        vmid = self.engine.add()
+        result = self.do(vmid, Primitive.CREATE)
+        assert result.status == 200, result.message
+        return vmid
+
+    def record(self, vmid: UUID) -> VmRecord:
+        """The VM's record, which must be there."""
+        record = self.engine.get(vmid)
+        assert record is not None
+        return record
+
+    def state(self, vmid: UUID) -> VmState:
+        """The VM's State."""
+        return self.record(vmid).state
+
+    def beats(self, vmid: UUID) -> tuple[str, int]:
+        """Boot id and counter of the guest, once its shim has spoken."""
+        eventually(
+            lambda: self.hypervisor.guest_facts(vmid).beats is not None, self.backend.patience, "the shim speaks"
+        )
+        facts = self.hypervisor.guest_facts(vmid)
+        assert facts.boot_id is not None
+        assert facts.beats is not None
+        return facts.boot_id, facts.beats
+
+    def spontaneous(self) -> list[VmState]:
+        """The States that events told of which nobody had asked for."""
+        return [event.record.state for event in self.events if event.spontaneous and event.record is not None]
+
+    def assert_nothing_open(self) -> None:
+        """No operation is left in the journal."""
+        assert Journal(self.database).unfinished() == ()
+
+    def assert_no_trace(self, vmid: UUID) -> None:
+        """Nothing is left of a VM: no domain, no files, no entry."""
+        assert self.hypervisor.find(vmid) is None
+        assert not list(self.state_dir.glob(f"*/{vmid}*"))
+        assert self.engine.get(vmid) is None
+
+    def stop(self) -> None:
+        """What an orderly end of the agent is; domains go on."""
+        if not self._stopped:
+            self._stopped = True
+            self.engine.stop()
+            self.database.close()
