@@ -288,8 +288,8 @@ class Rig:
         return [event.record.state for event in self.events if event.spontaneous and event.record is not None]
 
     def assert_nothing_open(self) -> None:
-        """No operation is left in the journal."""
-        assert Journal(self.database).unfinished() == ()
+        """No operation is left in the journal, once the reports are out (the waiter hears first)."""
+        eventually(lambda: Journal(self.database).unfinished() == (), 5, "the journal is empty")
 
     def assert_no_trace(self, vmid: UUID) -> None:
         """Nothing is left of a VM: no domain, no files, no entry."""
