@@ -1,1 +1,1 @@
-"""The story that `image/demo` tells: a real OMA DM server manages a VM of a board, and each step is checked three ways."""
+"""The story of `image/demo`: a real OMA DM server manages a VM of a board; each step is checked three ways."""

@@ -1,4 +1,4 @@
-"""A board that is nested Xen in QEMU. The truth comes from `xl`, XenStore and dom0's file system, not from the agent."""
+"""A board that is nested Xen in QEMU. The truth comes from `xl`, XenStore and dom0's files, not from the agent."""
 
 from __future__ import annotations
 

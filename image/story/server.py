@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -12,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from image.errors import ImageError
+from virmo_server.cli.main import main as virmo
 
 INIT_TIMEOUT = 60.0
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 20.0
-COMMAND_TIMEOUT = 900.0
 
 
 class Server:
@@ -51,18 +52,18 @@ class Server:
 
     def virmo(self, *words: str) -> str:
         """``virmo`` as an operator runs it; what it printed."""
-        done = self._command(words)
-        if done.returncode != 0:
-            raise ImageError(f"virmo {' '.join(words)} failed", detail=done.stdout + done.stderr)
-        return done.stdout
+        status, printed, complaint = self._command(words)
+        if status != 0:
+            raise ImageError(f"virmo {' '.join(words)} failed", detail=printed + complaint)
+        return printed
 
     def virmo_json(self, *words: str) -> Any:
-        """The same with ``--json``, read."""
-        done = self._command((*words, "--json"))
+        """The same with ``--json``, read; a failed order is an answer, too."""
+        _, printed, complaint = self._command((*words, "--json"))
         try:
-            return json.loads(done.stdout)
+            return json.loads(printed)
         except ValueError as error:
-            raise ImageError(f"virmo {' '.join(words)} failed", detail=done.stdout + done.stderr) from error
+            raise ImageError(f"virmo {' '.join(words)} failed", detail=printed + complaint) from error
 
     def log(self) -> str:
         """The end of the server's log."""
@@ -78,15 +79,12 @@ class Server:
                 self._process.kill()
                 self._process.wait()
 
-    def _command(self, words: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "virmo_server.cli.main", *words],
-            env={**os.environ, "VIRMO_CONFIG": str(self.folder / "virmo.yaml")},
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT,
-            check=False,
-        )
+    def _command(self, words: tuple[str, ...]) -> tuple[int, str, str]:
+        """The command line's own entry point, without the start of a process for each of its thirty uses."""
+        printed, complaint = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaint):
+            status = virmo(["--config", str(self.folder / "virmo.yaml"), *words])
+        return status, printed.getvalue(), complaint.getvalue()
 
 
 def _free_port() -> int:

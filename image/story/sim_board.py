@@ -25,6 +25,7 @@ START_TIMEOUT = 20.0
 STOP_TIMEOUT = 30.0
 SESSION_TIMEOUT = 60.0
 SIM_TIMEOUT = 10.0
+BEAT_INTERVAL = 0.1  #: seconds
 
 
 class SimBoard:
@@ -39,6 +40,9 @@ class SimBoard:
         self._socket = folder / "control.sock"
         self._log = folder / "agent.log"
         self._agent: subprocess.Popen[bytes] | None = None
+        # Guests that speak often: the story waits for their beats.
+        (self._state / "sim").mkdir(parents=True)
+        (self._state / "sim" / "host.json").write_text(json.dumps({"beat_interval": BEAT_INTERVAL}))
         self.bundle = folder / "guest.tar"
         _make_bundle(self.bundle)
 
@@ -125,7 +129,8 @@ def _make_bundle(file: Path) -> None:
     """A bundle whose kernel nobody boots: a simulated domain is a process that runs the real shim."""
     kernel = b"simulated kernel\n" * 4096
     manifest = (
-        f"format: 1\nname: simulated-guest\narch: {_ARCHES[platform.machine()]}\ntype: pv\nvcpus: 1\nmemory: {64 * MIB}\n"
+        f"format: 1\nname: simulated-guest\narch: {_ARCHES[platform.machine()]}\n"
+        f"type: pv\nvcpus: 1\nmemory: {64 * MIB}\n"
         f'cmdline: ""\nkernel: {{file: vmlinux, sha256: {hashlib.sha256(kernel).hexdigest()}, size: {len(kernel)}}}\n'
         "disks: []\n"
     )

@@ -25,7 +25,7 @@ VM = "guest-1"
 ORDER_TIMEOUT = 600
 #: seconds that a guest has to boot and speak, or to speak again
 GUEST_TIMEOUT = 180.0
-POLL = 0.5
+POLL = 0.2
 #: of a guest's memory, what must be free again after a suspend; Xen keeps a little of its own for each domain
 FREED = 0.9
 
@@ -73,7 +73,7 @@ class Story:
             ("delete", self._delete),
         )
 
-    # -- the steps: each returns DM status, State, what the hypervisor says ---------------------------------------------
+    # -- the steps: each returns DM status, State, what the hypervisor says --------------------------------------------
 
     def _register(self) -> tuple[str, str, str]:
         text = self._server.virmo("device", "add", DEVICE, "--dev-id", DEV_ID, "--agent-config")
@@ -93,7 +93,7 @@ class Story:
         location = image["location"] or ""
         self._check(bool(location) and self._board.exists(location), f"nothing at DownloadedLocation {location!r}")
         self._check("imageready" in str(order).lower() or self._image_ready(), "no Image Ready alert arrived")
-        return _status(order), image["state_text"], f"{location} is there"
+        return _status(order), image["state_text"], f"DownloadedLocation exists: …/{Path(location).name[:12]}"
 
     def _create(self) -> tuple[str, str, str]:
         order = self._order("vm", "create", DEVICE, VM, "--image", IMAGE)
