@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol
 
-from dom0_agent.images.errors import Corrupt, ImageError, Truncated
+from dom0_agent.images.errors import Corrupt, ImageError, Truncated, Unsupported
 from dom0_agent.images.mediatypes import Compression
 
 _INPUT = 256 * 1024
@@ -21,6 +21,11 @@ _INPUT = 256 * 1024
 MAX_MEMORY = 72 * 1024 * 1024
 #: seconds in which zstd must deliver something, reading from a local file
 ZSTD_STALL = 60.0
+
+_TOO_MUCH_MEMORY = (
+    f"the image is packed so that unpacking it takes more than {MAX_MEMORY} bytes of memory; "
+    "pack it at a lower level, without a long window"
+)
 
 _MAGICS = (
     (b"\x1f\x8b\x08", Compression.GZIP),
@@ -131,6 +136,8 @@ class _Xz:
         try:
             return self._inner.decompress(data, size)
         except self._error as error:
+            if "memory" in str(error).lower():
+                raise Unsupported(_TOO_MUCH_MEMORY) from error
             raise zlib.error(str(error)) from error
 
     @property
@@ -232,6 +239,8 @@ class _Zstd:
         self.close()
         if code != 0:
             reason = " ".join(untrusted_stderr.decode("ascii", "replace").split())[:200]
+            if "too much memory" in reason:
+                raise Unsupported(_TOO_MUCH_MEMORY)
             kind = Truncated if "premature end" in reason else Corrupt
             raise kind(f"the zstd stream is damaged: {reason or f'exit status {code}'}")
         return b""

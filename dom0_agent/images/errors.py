@@ -9,6 +9,9 @@ Messages are for people; they name what failed and what to do, and never carry t
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 from dom0_agent.omadm.status import Status
 
 
@@ -119,3 +122,9 @@ class BadDescriptorVersion(BadDescriptor):
     """The DLOTA download descriptor is not of version 1.x."""
 
     notify = 951
+
+
+def disk_failure(store: Path, error: OSError) -> ImageError:
+    """What an error of our own file system means."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return (NoSpace if full else StoreFailure)(f"the image store {store} failed: {error}")

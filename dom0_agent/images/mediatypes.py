@@ -2,7 +2,7 @@
 
 What counts is what the bytes are, not what the web server calls them: most hand out octet-stream. Two answers
 of a web server are believed, because no image is ever served so: a download descriptor, and text (the log-in page of a
-captive portal, an error page with status 200).
+captive portal, an error page with status 200; ``text/xml`` may still be a descriptor).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def check_supported(media_type: str) -> None:
 
 def check_response(content_type: str) -> None:
     """:raises TypeMismatch: the web server says that this is text: a page for people, not an image"""
-    if essence(content_type).startswith("text/"):
+    if essence(content_type).startswith("text/") and essence(content_type) != "text/xml":
         raise TypeMismatch(
             f"the web server answers with {essence(content_type)[:80]}, not with an image "
             "(a log-in page or an error page?)"
@@ -97,3 +97,14 @@ def check_content(media_type: str, kind: Kind, compression: Compression) -> None
     if kind not in kinds or compression not in compressions:
         packed = "" if compression is Compression.NONE else f" in {compression.value}"
         raise TypeMismatch(f"MediaType is {essence(media_type) or 'empty'!r}, but the content is {kind.value}{packed}")
+
+
+def check_described(types: tuple[str, ...], kind: Kind, compression: Compression) -> None:
+    """The same for the types of a download descriptor: one of them must fit. :raises TypeMismatch: none does"""
+    for media_type in types:
+        if is_supported(media_type):
+            kinds, compressions = _TABLE[essence(media_type)]
+            if kind in kinds and compression in compressions:
+                return
+    shown = ", ".join(essence(media_type)[:80] for media_type in types[:4])
+    raise TypeMismatch(f"the download descriptor says {shown}, but the content is {kind.value}")

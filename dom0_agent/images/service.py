@@ -7,7 +7,6 @@ stopped is State 3 at the next start (A-56), its partial data kept so that the n
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
 import uuid
@@ -20,7 +19,7 @@ from typing import Protocol
 from dom0_agent.images.config import ImagesConfig
 from dom0_agent.images.delivery import Delivered, Delivery, Tools
 from dom0_agent.images.download import Downloader
-from dom0_agent.images.errors import Cancelled, ImageError, Interrupted, NoSpace, StoreFailure
+from dom0_agent.images.errors import Cancelled, ImageError, Interrupted, StoreFailure, disk_failure
 from dom0_agent.images.model import ImageEvent, ImageRecord, ImageState, VerifiedImage
 from dom0_agent.images.signature import signature_rule
 from dom0_agent.images.space import SpaceLedger
@@ -266,11 +265,10 @@ class LocalImageService:
                 job.media_type,
                 cancel=job.cancel,
                 progress=lambda percent: self._note_progress(job.img_id, percent),
+                stopping=lambda: self._closing,
             ).run()
         except ImageError as error:
             outcome = error
-        except OSError as error:
-            outcome = self._disk_failure(error)
         finally:
             self._settle(job, outcome)
 
@@ -287,7 +285,7 @@ class LocalImageService:
                 try:
                     record = self._accept(image, outcome)
                 except OSError as error:
-                    outcome = self._disk_failure(error)
+                    outcome = disk_failure(self._config.dir, error)
             if isinstance(outcome, ImageError) and image is not None:
                 record = self._reject(image, outcome)
             self._jobs.pop(job.img_id, None)
@@ -327,10 +325,6 @@ class LocalImageService:
         return record
 
     # Details ----------------------------------------------------------------------------------------------------------
-
-    def _disk_failure(self, error: OSError) -> ImageError:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return (NoSpace if full else StoreFailure)(f"the image store {self._config.dir} failed: {error}")
 
     def _known(self, img_id: str) -> StoredImage:
         with self._lock:

@@ -58,20 +58,24 @@ class ContentStore:
         folder = self.download_folder(img_id)
         return sum(path.stat().st_size for path in folder.glob("*.part")) if folder.is_dir() else 0
 
+    def staging_folder(self, img_id: str) -> Path:
+        """Where the image is unpacked."""
+        return self.root / "staging" / img_id
+
     def begin_staging(self, img_id: str) -> Path:
         """A fresh, empty folder to unpack into."""
-        folder = self.root / "staging" / img_id
+        folder = self.staging_folder(img_id)
         _remove(folder)
         folder.mkdir(mode=0o700)
         return folder
 
     def drop_staging(self, img_id: str) -> None:
         """Remove what was unpacked so far."""
-        _remove(self.root / "staging" / img_id)
+        _remove(self.staging_folder(img_id))
 
     def drop_download(self, img_id: str) -> None:
         """Remove the image's download."""
-        _remove(self.root / "downloads" / img_id)
+        _remove(self.download_folder(img_id))
 
     def put(self, staging: Path, content: Content) -> Path:
         """Make the staged folder the content of its digest; when that is there already, the staged copy goes.

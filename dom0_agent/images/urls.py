@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
@@ -9,6 +10,8 @@ from dom0_agent.images.errors import LoaderError
 
 #: longer ones are not refused by any rule of HTTP, but by most servers
 MAX_URL = 8000
+#: a name (after IDNA, which maps some characters to a space), or an IPv6 address with its zone
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?", re.ASCII)
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -38,6 +41,14 @@ class Url:
         """The URL without credentials, as a proxy or a redirect wants it. May hold secrets in its query."""
         return f"{self.scheme}://{self.authority}{self.target}"
 
+    @property
+    def full(self) -> str:
+        """The URL with its credentials, to be parsed again. Never for logs."""
+        if self.user is None:
+            return self.text
+        secret = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}@"
+        return self.text.replace("://", f"://{secret}", 1)
+
     def __str__(self) -> str:
         """For people and logs: no credentials, no query."""
         path, mark, _ = self.target.partition("?")
@@ -61,8 +72,8 @@ def parse_url(untrusted_text: str) -> Url:
     if parts.scheme not in _PORTS:
         raise BadUrl(f"only http and https URLs are followed, not {parts.scheme[:20] or 'a relative URL'}:")
     host = parts.hostname if host is None else host
-    if not host or port == 0:
-        raise BadUrl("the URL has no host")
+    if not host or port == 0 or not _HOST.fullmatch(host):
+        raise BadUrl("the URL has no valid host")
     return Url(
         scheme=parts.scheme,
         host=host,
@@ -73,20 +84,28 @@ def parse_url(untrusted_text: str) -> Url:
     )
 
 
-def redirect(url: Url, untrusted_location: str | None) -> Url:
-    """Where ``url`` is redirected to.
+def resolve(base: Url, untrusted_reference: str) -> Url:
+    """The URL that ``untrusted_reference``, found in what came from ``base``, means.
 
-    :raises LoaderError: there is no usable Location, or it would leave https for http
+    :raises BadUrl: it is not http(s), or would leave https for unprotected http
     """
+    try:
+        target = parse_url(urljoin(base.text, untrusted_reference.strip()))
+    except ValueError as error:
+        raise BadUrl("the URL cannot be joined to the one before it") from error
+    if base.scheme == "https" and target.scheme == "http":
+        raise BadUrl(f"{target} is unprotected, {base} was not")
+    return target
+
+
+def redirect(url: Url, untrusted_location: str | None) -> Url:
+    """Where ``url`` is redirected to. :raises LoaderError: there is no Location that may be followed"""
     if not untrusted_location:
         raise LoaderError(f"{url} redirects to nowhere (no Location)")
     try:
-        target = parse_url(urljoin(url.text, untrusted_location))
-    except (BadUrl, ValueError) as error:
+        return resolve(url, untrusted_location)
+    except BadUrl as error:
         raise LoaderError(f"{url} redirects to where it must not lead: {error}") from error
-    if url.scheme == "https" and target.scheme == "http":
-        raise LoaderError(f"{url} redirects from https to unprotected {target}; this is not followed")
-    return target
 
 
 def _quoted(text: str) -> str:

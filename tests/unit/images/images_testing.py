@@ -18,7 +18,9 @@ from pathlib import Path
 import yaml
 
 from dom0_agent.images.config import ImagesConfig
+from dom0_agent.images.download import Downloaded, Downloader, Order
 from dom0_agent.images.model import ImageEvent
+from dom0_agent.images.partial import Partial
 from dom0_agent.operation import Origin
 from dom0_agent.store.images import StoredImage
 
@@ -182,7 +184,7 @@ def file_script(
     return script
 
 
-# The rest -------------------------------------------------------------------------------------------------------------
+# Clients and records -----------------------------------------------------------------------------------------------
 
 
 class MemoryRows:
@@ -233,3 +235,46 @@ class Recorder:
 
     def results(self) -> list[ImageEvent]:
         return [event for event in self.events if event.result is not None]
+
+
+class _Silent:
+    """Follows nothing, refuses nothing."""
+
+    def __init__(self) -> None:
+        self.highest = 0
+
+    def begins(self, content_type: str, missing: int | None) -> None:
+        pass
+
+    def received(self, size: int, total: int | None, fresh: int) -> None:
+        self.highest = max(self.highest, size)
+
+
+class DownloadClient:
+    """A downloader, its file, and the pauses it made."""
+
+    def __init__(self, folder: Path, **config: object) -> None:
+        self.pauses: list[float] = []
+        self.partial = Partial(folder)
+        self.config: ImagesConfig = quick_config(folder, **config)
+        self.downloader = Downloader(self.config, wait=self._wait, chance=lambda: 1.0)
+        self.cancel = threading.Event()
+        self.watcher = _Silent()
+
+    def _wait(self, cancel: threading.Event, seconds: float) -> bool:
+        self.pauses.append(seconds)
+        return cancel.is_set()
+
+    def get(self, uri: str, max_size: int = 1 << 26, *, expected: int | None = None, resume: bool = True) -> Downloaded:
+        order = Order(uri, max_size, expected, resume=resume)
+        return self.downloader.fetch(order, self.partial, self.watcher, self.cancel)
+
+    def bytes(self) -> bytes:
+        return self.partial.path.read_bytes()
+
+
+def right(downloaded: Downloaded, client: DownloadClient, data: bytes) -> None:
+    """The download is exactly ``data``, and says so."""
+    assert downloaded.size == len(data)
+    assert downloaded.sha256 == sha256(data)
+    assert client.bytes() == data
