@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import yaml
+
 from image.errors import ImageError
 from image.story.board import Domain
 
@@ -36,31 +38,55 @@ class SimBoard:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._state = folder / "state"
+        self.state_dir = folder / "state"
         self._socket = folder / "control.sock"
         self._log = folder / "agent.log"
+        self.config = folder / "agent.yaml"
         self._agent: subprocess.Popen[bytes] | None = None
         # Guests that speak often: the story waits for their beats.
-        (self._state / "sim").mkdir(parents=True)
-        (self._state / "sim" / "host.json").write_text(json.dumps({"beat_interval": BEAT_INTERVAL}))
+        (self.state_dir / "sim").mkdir(parents=True)
+        (self.state_dir / "sim" / "host.json").write_text(json.dumps({"beat_interval": BEAT_INTERVAL}))
         self.bundle = folder / "guest.tar"
-        _make_bundle(self.bundle)
+        make_bundle(self.bundle)
 
     def start_agent(self, agent_yaml: str, ca_file: Path) -> None:
         """See ``Board``."""
-        agent_yaml = agent_yaml.replace("/etc/virmo-agent/server-ca.pem", str(ca_file))
-        own_settings = f"state_dir: {self._state}\ncontrol: {{socket: {self._socket}}}\nhypervisor: {{backend: sim}}\n"
-        config = self._folder / "agent.yaml"
-        config.touch(mode=0o600)
-        config.write_text(f"{agent_yaml}\n{own_settings}", encoding="utf-8")
-        command = [sys.executable, "-m", "dom0_agent.cli", "--config", str(config), "run"]
+        self.configure(agent_yaml, ca_file)
         with self._log.open("ab") as log:
-            self._agent = subprocess.Popen(command, stdout=log, stderr=log)
+            self._agent = subprocess.Popen(self._agent_command("run"), stdout=log, stderr=log)
         deadline = time.monotonic() + START_TIMEOUT
         while self._ctl("status").returncode != 0:
             if self._agent.poll() is not None or time.monotonic() > deadline:
                 raise ImageError("the agent did not start", detail=self.agent_log())
             time.sleep(0.1)
+
+    def configure(self, agent_yaml: str, ca_file: Path) -> None:
+        """Write the agent's configuration; a running agent reads it at its next start."""
+        own_settings = yaml.safe_load(agent_yaml.replace("/etc/virmo-agent/server-ca.pem", str(ca_file)))
+        own_settings |= {
+            "state_dir": str(self.state_dir),
+            "control": {"socket": str(self._socket)},
+            "hypervisor": {"backend": "sim"},
+        }
+        self.config.touch(mode=0o600)
+        self.config.write_text(yaml.safe_dump(own_settings), encoding="utf-8")
+
+    def agent(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run ``virmo-agent`` with this board's configuration, in the foreground."""
+        return subprocess.run(
+            self._agent_command(*words), capture_output=True, text=True, timeout=SESSION_TIMEOUT, check=False
+        )
+
+    def stop_agent(self) -> None:
+        """Stop the service; domains go on."""
+        if self._agent is not None:
+            self._agent.terminate()
+            try:
+                self._agent.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self._agent.kill()
+                self._agent.wait()
+            self._agent = None
 
     def session(self) -> None:
         """See ``Board``."""
@@ -70,7 +96,7 @@ class SimBoard:
 
     def hypervisor(self) -> str:
         """See ``Board``."""
-        return f"simulator, {json.loads(self._sim('info'))['scheduler']}"
+        return f"simulator, {json.loads(self.simulator('info'))['scheduler']}"
 
     def domain(self, vmid: UUID) -> Domain | None:
         """See ``Board``."""
@@ -82,7 +108,7 @@ class SimBoard:
 
     def free_memory(self) -> int:
         """See ``Board``."""
-        return int(json.loads(self._sim("info"))["free_memory"]) // MIB
+        return int(json.loads(self.simulator("info"))["free_memory"]) // MIB
 
     def exists(self, path: str) -> bool:
         """See ``Board``."""
@@ -90,7 +116,7 @@ class SimBoard:
 
     def leftovers(self) -> list[str]:
         """See ``Board``."""
-        found = [str(path) for name in ("vms", "trash") for path in (self._state / name).glob("**/*")]
+        found = [str(path) for name in ("vms", "trash") for path in (self.state_dir / name).glob("**/*")]
         return found + [f"domain {entry['name']}" for entry in self._domains()]
 
     def agent_log(self) -> str:
@@ -99,22 +125,27 @@ class SimBoard:
 
     def close(self) -> None:
         """See ``Board``."""
-        if self._agent is not None:
-            self._agent.terminate()
-            try:
-                self._agent.wait(STOP_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                self._agent.kill()
-                self._agent.wait()
+        self.stop_agent()
         for entry in self._domains():
-            self._sim("destroy", entry["uuid"])
+            self.simulator("destroy", entry["uuid"])
 
     def _domains(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._sim("list").splitlines()]
+        return [json.loads(line) for line in self.simulator("list").splitlines()]
 
-    def _sim(self, *words: str) -> str:
-        command = [sys.executable, "-m", "dom0_agent.hypervisor.sim", "--state-dir", str(self._state / "sim"), *words]
+    def simulator(self, *words: str) -> str:
+        """The simulator's own command line (``list``, ``info``, ``fault`` …); what it printed."""
+        command = [
+            sys.executable,
+            "-m",
+            "dom0_agent.hypervisor.sim",
+            "--state-dir",
+            str(self.state_dir / "sim"),
+            *words,
+        ]
         return subprocess.run(command, capture_output=True, text=True, timeout=SIM_TIMEOUT, check=True).stdout
+
+    def _agent_command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "dom0_agent.cli", "--config", str(self.config), *words]
 
     def _ctl(self, *words: str) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-m", "dom0_agent.virmoctl", "--socket", str(self._socket), *words]
@@ -125,13 +156,17 @@ class SimBoard:
 _ARCHES = {"x86_64": "x86_64", "aarch64": "arm64"}
 
 
-def _make_bundle(file: Path) -> None:
-    """A bundle whose kernel nobody boots: a simulated domain is a process that runs the real shim."""
+def make_bundle(file: Path, *, damaged: bool = False) -> None:
+    """A bundle whose kernel nobody boots: a simulated domain is a process that runs the real shim.
+
+    ``damaged``: its digest is not the manifest's.
+    """
     kernel = b"simulated kernel\n" * 4096
+    digest = hashlib.sha256(kernel + b"!" * damaged).hexdigest()
     manifest = (
         f"format: 1\nname: simulated-guest\narch: {_ARCHES[platform.machine()]}\n"
         f"type: pv\nvcpus: 1\nmemory: {64 * MIB}\n"
-        f'cmdline: ""\nkernel: {{file: vmlinux, sha256: {hashlib.sha256(kernel).hexdigest()}, size: {len(kernel)}}}\n'
+        f'cmdline: ""\nkernel: {{file: vmlinux, sha256: {digest}, size: {len(kernel)}}}\n'
         "disks: []\n"
     )
     with tarfile.open(file, "w") as bundle:

@@ -93,7 +93,7 @@ def agent_config(
     }
     tree = {"device": {"id": device.dev_id}, "dm": {"accounts": [account]}}
     if account["tls"]:
-        tree["images"] = account["tls"]  # images are downloaded from the same server
+        tree["images"] = dict(account["tls"])  # images are downloaded from the same server
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=1000)
 
 

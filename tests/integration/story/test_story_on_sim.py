@@ -1,0 +1,24 @@
+"""The whole story on the simulator: server, agent, shim and command lines as their users run them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from image.story.server import Server
+from image.story.sim_board import SimBoard
+from image.story.steps import Story
+
+
+def test_every_step_agrees(tmp_path: Path) -> None:
+    """R-100 to R-125: deliver, create, power off, power on, suspend, resume, delete."""
+    board = SimBoard(tmp_path / "board")
+    server = Server(tmp_path / "server", board.server_host)
+    try:
+        server.start()
+        rows = list(Story(server, board, lambda _step: None).tell())
+    finally:
+        server.close()
+        board.close()
+    assert [(row.step, row.problems) for row in rows if row.problems] == []
+    assert [row.status for row in rows] == ["-"] + ["200"] * 7
+    assert [row.state.split()[0] for row in rows[1:]] == ["2", "2", "1", "2", "3", "2", "gone"]
