@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -53,6 +54,7 @@ class Sim:
         self._ledger = ledger
         self._channels = UnixChannelServer()
         self._watcher = Watcher(ledger.domains_dir)
+        self._attaching = threading.Lock()
         self._attach()
 
     def host(self) -> HostInfo:
@@ -116,7 +118,7 @@ class Sim:
 
     def guest_facts(self, domain: DomainInfo) -> GuestFacts:
         """What its shim said last."""
-        return self._channels.facts(str(domain.uuid))
+        return self._channels.facts((domain.uuid, domain.domid))
 
     def subscribe(self, hint: Callable[[], None]) -> Callable[[], None]:
         """Hints from the watcher."""
@@ -138,14 +140,15 @@ class Sim:
 
     def _attach(self) -> list[Entry]:
         """All domains; those found for the first time (an earlier agent's) get their channel and are watched."""
-        entries = self._ledger.entries()
-        listening = self._channels.keys()
-        for entry in entries:
-            if entry.uuid not in listening:
+        with self._attaching:  # two threads that bind the same socket would leave the loser's path behind
+            entries = self._ledger.entries()
+            listening = self._channels.keys()
+            keys = {(UUID(entry.uuid), entry.domid): entry for entry in entries}
+            for key in keys.keys() - listening:
                 with contextlib.suppress(FileNotFoundError):  # just removed by another process
-                    self._channels.listen(entry.uuid, self._ledger.directory(entry.uuid))
-        for gone in listening - {entry.uuid for entry in entries}:
-            self._channels.forget(gone)
+                    self._channels.listen(key, self._ledger.directory(keys[key].uuid))
+            for gone in listening - keys.keys():
+                self._channels.forget(gone)
         self._watcher.follow(entry.pid for entry in entries)
         return entries
 
@@ -187,7 +190,7 @@ class Sim:
             building.mkdir(exist_ok=True)
             building.rename(directory)
             self._ledger.put(entry)
-        self._channels.listen(uuid, directory)
+        self._attach()
         pid = self._spawn(directory, saved)
         self._watcher.follow([pid])
         end = time.monotonic() + DEADLINE
