@@ -1,0 +1,220 @@
+"""The slow layer of a dom0 image: Debian's packages, trimmed, with the hypervisor and kernel beside them.
+
+Nothing of this project is in it, so it is rebuilt only when the package list, the archives or this code change.
+"""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from image.arch import Arch, BootFiles
+from image.cache import Cache, Entry, hash_files
+from image.errors import ImageError
+from image.host import ensure_packages, run_tool
+from image.initramfs import Ramdisk
+from image.modules import DOM0_MODULES, builtin, closure, kernel_version, named, prune, read_dependencies
+from image.packages import Archive, compress_tree, unpack
+from image.progress import Progress
+from image.sources import CODENAME, debian_sources, fetch_settings, keyrings, sources_list
+
+PACKAGES = (
+    "ca-certificates",
+    "e2fsprogs",
+    "iproute2",
+    "iputils-ping",
+    "kmod",
+    "openssh-server",
+    "openssl",
+    "procps",
+    "python3",
+    "python3-lxml",
+    "python3-pyxs",
+    "python3-requests",
+    "python3-yaml",
+    # qemu-img reads qcow2 disks of VM images: 7 MB, and 9 MB of libraries.
+    "qemu-utils",
+    "systemd",
+    "systemd-resolved",
+    "systemd-sysv",
+    "udev",
+    "xen-utils-4.17",
+    "xenstore-utils",
+    "xz-utils",
+    "zstd",
+)
+#: Debian package → a program of it that this layer's builder runs on the build machine.
+BUILD_TOOLS: dict[str, Path | str] = {
+    "mmdebstrap": "mmdebstrap",
+    "e2fsprogs": "mkfs.ext4",
+    "kmod": "depmod",
+    "qemu-utils": "qemu-img",
+    "xz-utils": "xz",
+    "zstd": "zstd",
+    "lz4": "lz4",
+}
+STEPS = {
+    "base: package lists": 5.0,
+    "base: packages": 35.0,
+    "base: kernel": 22.0,
+    "base: packing": 4.0,
+}
+#: What no dom0 reads: documentation, translations, caches of tools that are not there.
+_EXCLUDED = (
+    "/usr/share/doc/*",
+    "/usr/share/man/*",
+    "/usr/share/info/*",
+    "/usr/share/locale/*",
+    "/usr/share/lintian/*",
+    "/usr/share/bash-completion/*",
+    "/usr/share/zsh/*",
+    "/usr/share/i18n/*",
+)
+_REMOVED = ("boot", "dev", "var/cache/apt", "var/lib/apt", "etc/apt", "var/cache/debconf")
+_BOOTSTRAP_TIMEOUT = 1200.0
+#: Makes /bin, /sbin and /lib links from the start: the usrmerge package, and the 47 MB of Perl it brings, stay out.
+_MERGED_USR = "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"
+#: The modules that dom0's initial RAM disk loads to reach its root disk in QEMU.
+_ROOT_MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4")
+_FILES = Path(__file__).parent / "files"
+_CODE = ("base.py", "modules.py", "initramfs.py", "packages.py", "sources.py", "files/dom0-initramfs")
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The finished layer: a packed root file system, and what QEMU loads itself."""
+
+    entry: Entry
+
+    @property
+    def tree(self) -> Path:
+        return self.entry.path / "rootfs.tar.zst"
+
+    @property
+    def boot(self) -> BootFiles:
+        return BootFiles(self.entry.path / "xen", self.entry.path / "vmlinuz", self.entry.path / "initrd.img")
+
+    @property
+    def package_list(self) -> Path:
+        return self.entry.path / "packages.txt"
+
+
+def build_base(arch: Arch, cache: Cache, progress: Progress) -> Base:
+    """The base layer, from the cache when nothing it is made of has changed."""
+    ensure_packages(BUILD_TOOLS)
+    sources, signed_by = debian_sources(), keyrings()
+    inputs = {
+        "arch": arch.name,
+        "packages": " ".join((*PACKAGES, arch.dom0_kernel, arch.hypervisor_package)),
+        "sources": sources_list(sources),
+        "modules": " ".join(DOM0_MODULES),
+        "code": hash_files((_FILES.parent / name for name in _CODE), _FILES.parent),
+    }
+
+    def build(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="virmo-base-", dir=cache.root) as scratch:
+            work = Path(scratch)
+            with progress.step("base: package lists"):
+                archive = Archive.open(cache.root / f"apt-{arch.name}", arch, sources, signed_by)
+            with progress.step("base: packages"):
+                root = work / "root"
+                _bootstrap(arch, root, work, sources_list(sources, signed_by), progress)
+                _trim(root)
+            with progress.step("base: kernel"):
+                _install_kernel(arch, archive, root, work / "kernel", folder)
+            with progress.step("base: packing"):
+                _write_package_list(root, folder / "packages.txt")
+                compress_tree(root, folder / "rootfs.tar.zst")
+
+    entry = cache.get_or_build(f"base-{arch.name}", inputs, build)
+    if not entry.fresh:
+        progress.skip(STEPS, "base: unchanged")
+    return Base(entry)
+
+
+def _bootstrap(arch: Arch, root: Path, work: Path, sources: str, progress: Progress) -> None:
+    (work / "sources.list").write_text(sources)
+    (work / "apt.conf").write_text(fetch_settings())
+    options = [f"--dpkgopt=path-exclude={path}" for path in _EXCLUDED]
+    include = ",".join((*PACKAGES, arch.hypervisor_package))
+    argv = [
+        *("mmdebstrap", "--variant=essential", f"--architectures={arch.debian}", f"--include={include}", _MERGED_USR),
+        *(f"--aptopt={work / 'apt.conf'}", '--aptopt=Acquire::Languages "none"', *options),
+        *("--format=directory", CODENAME, str(root), str(work / "sources.list")),
+    ]
+    run_tool(argv, what="installing Debian's packages", timeout=_BOOTSTRAP_TIMEOUT, on_line=_phase_reporter(progress))
+
+
+def _phase_reporter(progress: Progress) -> Callable[[str], None]:
+    """mmdebstrap says "I: …" as it enters a phase; the fractions are how far along each was when measured."""
+    phases = {
+        "downloading packages": 0.15,
+        "extracting archives": 0.3,
+        "installing essential packages": 0.4,
+        "installing remaining packages": 0.5,
+        "cleaning package lists": 0.98,
+    }
+
+    def report(line: str) -> None:
+        for words, part in phases.items():
+            if line.startswith(f"I: {words}"):
+                progress.fraction(part)
+
+    return report
+
+
+def _trim(root: Path) -> None:
+    """Removes what the packages brought and no dom0 needs; the hypervisor itself is handed out beside the disk."""
+    hypervisor = root / "boot"
+    hypervisor.rename(root.parent / "boot")
+    for name in _REMOVED:
+        shutil.rmtree(root / name, ignore_errors=True)
+    for name in ("boot", "dev"):
+        (root / name).mkdir()
+    for left in (*(root / "etc/ssh").glob("ssh_host_*"), *(p for p in (root / "var/log").rglob("*") if p.is_file())):
+        left.unlink()
+    for name in ("etc/hostname", "etc/xen/oxenstored.conf.dpkg-dist"):
+        (root / name).unlink(missing_ok=True)
+
+
+def _install_kernel(arch: Arch, archive: Archive, root: Path, kernel: Path, folder: Path) -> None:
+    """Adds the kernel's modules to the tree, and writes what QEMU loads: hypervisor, kernel, initial RAM disk."""
+    packages = archive.download([archive.kernel_package(arch.dom0_kernel), "busybox-static"])
+    for package in packages:
+        unpack(package, kernel)
+    version = kernel_version(kernel)
+    prune(kernel, version, DOM0_MODULES)
+    shutil.copytree(kernel / "lib/modules", root / "usr/lib/modules", dirs_exist_ok=True)
+    shutil.copy(kernel / f"boot/vmlinuz-{version}", folder / "vmlinuz")
+    compressed = root.parent / "boot" / arch.hypervisor_file
+    if not compressed.exists():
+        raise ImageError(f"{arch.hypervisor_package} brought no {arch.hypervisor_file}")
+    # QEMU must get the hypervisor uncompressed: given the .gz it says "linux kernel too old".
+    (folder / "xen").write_bytes(gzip.decompress(compressed.read_bytes()))
+    (folder / "initrd.img").write_bytes(_ramdisk(kernel, version))
+
+
+def _ramdisk(kernel: Path, version: str) -> bytes:
+    dependencies = read_dependencies(kernel, version)
+    present = builtin(kernel, version)
+    loadable = [name for name in _ROOT_MODULES if name.replace("_", "-") not in present]
+    modules = closure(named(loadable, dependencies), dependencies)
+    disk = Ramdisk()
+    for folder in ("dev", "proc", "sys", "root", "bin"):
+        disk.folder(folder)
+    disk.character_device("dev/console", 5, 1)
+    disk.copy("bin/busybox", kernel / "bin/busybox")
+    disk.copy("init", _FILES / "dom0-initramfs/init")
+    for path in modules:
+        disk.copy(f"modules/{Path(path).name}", kernel / "lib/modules" / version / path)
+    disk.file("modules/list", "".join(f"{Path(path).name}\n" for path in modules).encode())
+    return disk.archive()
+
+
+def _write_package_list(root: Path, target: Path) -> None:
+    argv = ["dpkg-query", f"--admindir={root / 'var/lib/dpkg'}", "--show", "--showformat=${Package} ${Version}\n"]
+    target.write_text(run_tool(argv, what="listing the packages", timeout=60))
