@@ -137,3 +137,9 @@ class AgentConfig:
         if not self.state_dir.is_absolute():
             raise ValueError("state_dir must be an absolute path")
         object.__setattr__(self, "images", replace(self.images, dir=self.state_dir / self.images.dir))
+
+
+if __name__ == "__main__":  # prints the reference that README.md holds
+    from dom0_agent.config_schema import reference_table
+
+    print(reference_table(AgentConfig))

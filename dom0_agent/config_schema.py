@@ -252,7 +252,15 @@ def reference(schema: type[Any], prefix: str = "") -> Iterator[tuple[str, str, s
 def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is not dataclasses.MISSING:
         value = field.default
+        if isinstance(value, bool):
+            return str(value).lower()
         return "" if value is None or value == () else str(value.value if isinstance(value, Enum) else value)
     if field.default_factory is not dataclasses.MISSING:
         return str(field.default_factory())
     return "*required*"
+
+
+def reference_table(schema: type[Any]) -> str:
+    """The configuration reference as a Markdown table."""
+    rows = [f"| `{key}` | {kind} | {default or '-'} | {doc} |" for key, kind, default, doc in reference(schema)]
+    return "\n".join(["| key | value | default | meaning |", "| --- | --- | --- | --- |", *rows])
