@@ -100,13 +100,10 @@ def write_account(tree: DeviceTree, account: Account, path: Path | None = None) 
     Its server gets Get, Replace and Delete there (digest 9), nobody else anything.
     """
     where = path or account_path(account.server_id)
-    server = frozenset({account.server_id})
-    acl = str(Acl({Command.GET: server, Command.REPLACE: server, Command.DELETE: server}))
     if not tree.exists(where):
-        tree.device_add(where, acl=acl)
-    else:
-        tree.device_set_acl(where, acl)
+        tree.device_add(where)
     tree.device_set((*where, "ServerID"), Value(account.server_id))
+    grant_account(tree, where)
     tree.device_set((*where, "AppAddr", "1", "Addr"), Value(account.address))
     if account.client.scheme is not AuthScheme.NONE:
         tree.device_set((*where, "AAuthPref"), Value(_TYPES[account.client.scheme]))
@@ -117,6 +114,14 @@ def write_account(tree: DeviceTree, account: Account, path: Path | None = None) 
         tree.device_set((*entry, "AAuthName"), Value(credentials.name))
         tree.device_set((*entry, "AAuthSecret"), Value(credentials.secret))
     return where
+
+
+def grant_account(tree: DeviceTree, account: Path) -> None:
+    """Give the account's server Get, Replace and Delete on it, unless it has an ACL of its own already."""
+    node, server_id = tree.node(account), tree.value((*account, "ServerID"))
+    if node is not None and server_id and not node.acl:
+        server = frozenset({server_id})
+        tree.device_set_acl(account, str(Acl(dict.fromkeys((Command.GET, Command.REPLACE, Command.DELETE), server))))
 
 
 def write_nonce(tree: DeviceTree, account: Path, role: NonceRole, nonce: bytes) -> None:

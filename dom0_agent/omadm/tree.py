@@ -10,20 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from dom0_agent.omadm.acl import ROOT_DEFAULT, AclSyntaxError, parse_acl
+from dom0_agent.omadm.acl import ROOT_DEFAULT, parse_acl
 from dom0_agent.omadm.mo import ExecRequest, ManagementObject, Path
 from dom0_agent.omadm.node import Command, Format, Value
 from dom0_agent.omadm.nodestore import NodeStore, StoredNode
-from dom0_agent.omadm.properties import check_title, known_property
+from dom0_agent.omadm.properties import known_property
 from dom0_agent.omadm.status import DMError, Status
+from dom0_agent.omadm.tnds import is_tnds
 from dom0_agent.omadm.tree_access import ItemValue, NodeResult
 from dom0_agent.omadm.tree_automatic import AutomaticChildren
 from dom0_agent.omadm.tree_get import Reader
 from dom0_agent.omadm.tree_lookup import Lookup
 from dom0_agent.omadm.tree_mounts import Mounts
 from dom0_agent.omadm.tree_places import Places
+from dom0_agent.omadm.tree_tnds import TndsWrites
 from dom0_agent.omadm.tree_work import Work, Write
-from dom0_agent.omadm.tree_writes import Writes
+from dom0_agent.omadm.tree_writes import Writes, check_acl
 from dom0_agent.omadm.uri import DEFAULT_LIMITS, DmUri, UriLimits, check_name, format_path, parse_uri
 
 #: Nodes a tree may have: ten times what a busy device needs, and about 10 MB of memory.
@@ -53,6 +55,7 @@ class ManagementTree:
         self._writes = Writes(
             store, self._places, self._lookup, self._mounts, automatic, now=self._now, max_nodes=max_nodes
         )
+        self._tnds = TndsWrites(self._places, self._lookup, self._writes, limits)
         self._reader = Reader(self._lookup)
         self._atomic: OpenAtomic | None = None
         if store.get(()) is None:
@@ -69,7 +72,10 @@ class ManagementTree:
         """See ``TreeAccess``."""
         path = self._node_path(uri)
         with self._work.write() as write:
-            self._writes.add(write, server_id, path, value)
+            if is_tnds(value.type):
+                self._tnds.add(write, server_id, path, value)
+            else:
+                self._writes.add(write, server_id, path, value)
 
     def replace(self, server_id: str, uri: str, value: ItemValue) -> None:
         """See ``TreeAccess``."""
@@ -77,6 +83,8 @@ class ManagementTree:
         with self._work.write() as write:
             if target.prop is not None:
                 self._replace_property(write, server_id, target.path, target.prop, value)
+            elif is_tnds(value.type):
+                self._tnds.replace(write, server_id, target.path, value)
             else:
                 self._writes.set_value(write, server_id, target.path, value)
 
@@ -198,9 +206,14 @@ class ManagementTree:
         ACL, AccessType and Scope do not count, definition and limits do: :class:`DMError` as for a server.
         """
         item = ItemValue(format=Format.NODE, type=type_ or None) if value is None else _item(value)
-        self._check_acl(acl)
+        check_acl(acl, path)
         with self._work.write() as write:
             self._writes.add(write, None, path, item, acl)
+
+    def device_add_tnds(self, target: Path, value: ItemValue) -> None:
+        """Add a TNDS document below ``target``, all or nothing (bootstrap)."""
+        with self._work.write() as write:
+            self._tnds.add(write, None, target, value)
 
     def device_set(self, path: Path, value: Value) -> None:
         """Set a leaf's value; the leaf is made when there is none."""
@@ -217,7 +230,6 @@ class ManagementTree:
 
     def device_set_acl(self, path: Path, acl: str) -> None:
         """Set a node's own ACL; "" inherits."""
-        self._check_acl(acl)
         with self._work.write():
             self._writes.update(path, acl=acl)
 
@@ -235,9 +247,9 @@ class ManagementTree:
 
     def _replace_property(self, write: Write, server_id: str, path: Path, name: str, value: ItemValue) -> None:
         wanted = known_property(name)
-        _, node = self._lookup.need(path)
+        self._lookup.need(path)
         if name == "ACL":
-            self._require_acl_right(server_id, node)
+            self._writes.require_acl_right(server_id, path)
         else:
             self._lookup.require(server_id, Command.REPLACE, path)
         if not wanted.replaceable:
@@ -245,25 +257,11 @@ class ManagementTree:
         if not isinstance(value.data, str) or value.format not in (None, Format.CHR):
             raise DMError(Status.UNSUPPORTED_FORMAT, f"{name} is text")
         if name == "ACL":
-            if not path and not value.data:
-                raise DMError(Status.NOT_ALLOWED, "the root must have an ACL")
-            self._check_acl(value.data)
             self._writes.update(path, acl=value.data)
         elif name == "Title":
-            self._writes.update(path, title=check_title(value.data))
+            self._writes.update(path, title=value.data)
         else:
             self._writes.rename(write, server_id, path, check_name(value.data, self.limits))
-
-    def _require_acl_right(self, server_id: str, node: StoredNode) -> None:
-        """Replace on the node or its parent for an interior node, on the parent for a leaf (7.4)."""
-        if node.path and self._lookup.effective_acl(node.path[:-1]).grants(Command.REPLACE, server_id):
-            return
-        if node.path and not node.is_interior:
-            raise DMError(
-                Status.PERMISSION_DENIED,
-                f"the ACL of a leaf is changed by who has Replace on {format_path(node.path[:-1])}",
-            )
-        self._lookup.require(server_id, Command.REPLACE, node.path)
 
     def _forget_server(self, path: Path, server_id: str) -> None:
         node = self._store.get(path)
@@ -273,12 +271,6 @@ class ManagementTree:
                 self._writes.update(path, acl=acl or ("" if path else ROOT_DEFAULT))
         for name in self._store.children(path):
             self._forget_server((*path, name), server_id)
-
-    def _check_acl(self, text: str) -> None:
-        try:
-            parse_acl(text)
-        except AclSyntaxError as error:
-            raise DMError(Status.COMMAND_FAILED, str(error)) from error
 
     def _target(self, uri: str) -> DmUri:
         target = parse_uri(uri, self.limits)

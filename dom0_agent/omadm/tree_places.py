@@ -38,8 +38,9 @@ class Place:
             else:
                 self._named[child.name] = Place(child, mo)
         if definition.open:
+            access = FREE_ACCESS if Command.GET in definition.access else definition.access  # the Inbox only takes
             anything = NodeDef(
-                "*", access=FREE_ACCESS, occurrence="ZeroOrMore", types=(), open=True, max_size=definition.max_size
+                "*", access=access, occurrence="ZeroOrMore", types=(), open=True, max_size=definition.max_size
             )
             self._child_of_open = Place(anything, mo, free=True)
 

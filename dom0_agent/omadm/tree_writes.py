@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from dom0_agent.omadm.acl import automatic_acl
+from dom0_agent.omadm.acl import AclSyntaxError, automatic_acl, parse_acl
 from dom0_agent.omadm.mo import Change, Path
 from dom0_agent.omadm.node import Command, Format, NodeDef, Scope
 from dom0_agent.omadm.nodestore import NodeStore, StoredNode
+from dom0_agent.omadm.properties import check_title
 from dom0_agent.omadm.status import DMError, Status
 from dom0_agent.omadm.tree_access import ItemValue
 from dom0_agent.omadm.tree_automatic import AutomaticChildren
@@ -86,6 +87,12 @@ class Writes:
         self._check_access(server_id, place.definition, Command.REPLACE, path)
         self._set(write, server_id, Command.REPLACE, (place, node), value)
 
+    def set_automatic(
+        self, write: Write, server_id: str | None, found: tuple[Place, StoredNode], value: ItemValue
+    ) -> None:
+        """Set a leaf that came as automatic child in this same command; rights on its parent were checked with it."""
+        self._set(write, server_id, Command.ADD, found, value)
+
     def delete(self, write: Write, server_id: str | None, path: Path) -> None:
         """Delete a node with all below it; only the addressed node's own rights count."""
         place, _ = self._lookup.need(path)
@@ -131,7 +138,14 @@ class Writes:
         self._announce(write, target)
 
     def update(self, path: Path, *, acl: str | None = None, title: str | None = None) -> None:
-        """Change properties, and with them TStamp and VerNo; a live leaf gets a record for them."""
+        """Change properties, and with them TStamp and VerNo; a live leaf gets a record for them.
+
+        :class:`DMError` 500 when ``acl`` is none, 405 when it would leave the root without, 413 a Title too long.
+        """
+        if acl is not None:
+            check_acl(acl, path)
+        if title is not None:
+            check_title(title)
         _, node = self._lookup.need(path)
         record = self._store.get(path) or replace(node, data=None)
         self._store.put(
@@ -145,6 +159,18 @@ class Writes:
         )
         if acl is not None:
             self._lookup.forget_acls()
+
+    def require_acl_right(self, server_id: str, path: Path) -> None:
+        """Replace on the node or its parent for an interior node, on the parent for a leaf (7.4); else 425."""
+        _, node = self._lookup.need(path)
+        if path and self._lookup.effective_acl(path[:-1]).grants(Command.REPLACE, server_id):
+            return
+        if path and not node.is_interior:
+            raise DMError(
+                Status.PERMISSION_DENIED,
+                f"the ACL of a leaf is changed by who has Replace on {format_path(path[:-1])}",
+            )
+        self._lookup.require(server_id, Command.REPLACE, path)
 
     def _add_to_default(
         self,
@@ -276,3 +302,13 @@ def _completed(place: Place, node: StoredNode, value: ItemValue) -> ItemValue:
     if place.free and (format_ is None or (format_ is Format.B64 and node.format is Format.BIN)):
         format_ = node.format
     return ItemValue(value.data, format_, value.type or node.type)
+
+
+def check_acl(text: str, path: Path) -> None:
+    """:class:`DMError` 500 when ``text`` is no ACL, 405 when the root would have none."""
+    if not text and not path:
+        raise DMError(Status.NOT_ALLOWED, "the root must have an ACL")
+    try:
+        parse_acl(text)
+    except AclSyntaxError as error:
+        raise DMError(Status.COMMAND_FAILED, str(error)) from error

@@ -83,6 +83,16 @@ def check_name(untrusted_name: str, limits: UriLimits = DEFAULT_LIMITS) -> str:
     return untrusted_name
 
 
+def check_path(untrusted_path: Path, limits: UriLimits = DEFAULT_LIMITS) -> None:
+    """:class:`DMError` unless a URI could name this path: 414 over a limit, 405 a name that cannot be one."""
+    for name in untrusted_path:
+        check_name(name, limits)
+    if limits.max_depth and len(untrusted_path) > limits.max_depth:
+        raise DMError(Status.URI_TOO_LONG, f"path of {len(untrusted_path)} segments; {limits.max_depth} are allowed")
+    if limits.max_total_length and len(format_path(untrusted_path)) > limits.max_total_length:
+        raise DMError(Status.URI_TOO_LONG, f"path over {limits.max_total_length} characters")
+
+
 def format_path(path: Path) -> str:
     """The URI of a node, with the leading ``./``; percent-encoded where the syntax wants it."""
     return "./" + "/".join(map(format_name, path)) if path else "."
