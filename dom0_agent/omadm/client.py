@@ -251,6 +251,8 @@ class ClientSession:
         return self._send(first, last, final=message.final)
 
     def _execute(self, command: c.BodyElement, msg_id: int) -> list[c.BodyElement]:
+        if not self._assembler.concerns(command):
+            return self._executor.execute(command, msg_id)
         taken = self._assembler.take(command)
         answers: list[c.BodyElement] = [] if taken.broken is None else [no_end_of_data(taken.broken)]
         if taken.command is not None:

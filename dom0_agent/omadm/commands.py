@@ -8,13 +8,14 @@ A ``cmd_id`` is the empty string until a session numbers the command, or when a 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import ClassVar
+
+from dom0_agent.omadm.frozen import frozen
 
 Data = str | bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Meta:
     """MetInf content of ``Meta`` (RepPro 7, MetaInf 1.2). ``next_nonce`` is the base64 text; sizes are octets."""
 
@@ -28,7 +29,7 @@ class Meta:
     emi: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cred:
     """Credentials in SyncHdr (RepPro 6.1.4); ``meta.type`` names the scheme."""
 
@@ -36,14 +37,14 @@ class Cred:
     data: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chal:
     """A challenge in Status (RepPro 6.1.2): scheme and nonce the sender of the Status asks for."""
 
     meta: Meta
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Item:
     """One Item of a command; ``target`` and ``source`` are LocURIs, the names are LocName (RepPro 6.4.1)."""
 
@@ -56,7 +57,7 @@ class Item:
     source_name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SyncHdr:
     """The header of a message (RepPro 6.2.2). ``source_name`` is the user name for MD5 and HMAC authentication."""
 
@@ -73,7 +74,7 @@ class SyncHdr:
     ver_proto: str = "DM/1.2"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Add:
     """Add nodes (RepPro 6.5.1)."""
 
@@ -83,7 +84,7 @@ class Add:
     meta: Meta | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Replace:
     """Replace values or properties (RepPro 6.5.10); from a client only to send DevInfo."""
 
@@ -93,7 +94,7 @@ class Replace:
     meta: Meta | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Copy:
     """Copy leaf to leaf (RepPro 6.5.4)."""
 
@@ -103,7 +104,7 @@ class Copy:
     meta: Meta | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Delete:
     """Delete nodes with all below them (RepPro 6.5.5)."""
 
@@ -113,7 +114,7 @@ class Delete:
     meta: Meta | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Get:
     """Read nodes, properties (``?prop=``) or sub-trees (``?list=``) (RepPro 6.5.7)."""
 
@@ -123,7 +124,7 @@ class Get:
     meta: Meta | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Exec:
     """Run the operation behind a node (RepPro 6.5.6)."""
 
@@ -134,7 +135,7 @@ class Exec:
     correlator: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Alert:
     """A notification to the peer (RepPro 6.5.2); ``code`` is ``None`` when Data was missing or no number."""
 
@@ -145,7 +146,7 @@ class Alert:
     correlator: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Atomic:
     """All or nothing (RepPro 6.5.3)."""
 
@@ -155,7 +156,7 @@ class Atomic:
     meta: Meta | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sequence:
     """In this order (RepPro 6.5.12)."""
 
@@ -165,7 +166,7 @@ class Sequence:
     meta: Meta | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Results:
     """What a Get found (RepPro 6.5.11); each Item names its node in Source."""
 
@@ -179,7 +180,7 @@ class Results:
     source_ref: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Status:
     """The answer to one command, or (``cmd_ref`` "0", ``cmd`` SyncHdr) to a message header (RepPro 6.5.13)."""
 
@@ -196,7 +197,7 @@ class Status:
     items: tuple[Item, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UnknownCommand:
     """A well-formed element of SyncBody that DM does not define; answered 501 (digest section 15)."""
 
@@ -215,12 +216,12 @@ ManagementCommand = ItemCommand | Container
 BodyElement = Add | Replace | Copy | Delete | Get | Exec | Alert | Atomic | Sequence | Results | Status | UnknownCommand
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Message:
     """A whole SyncML document: header, body in document order, and whether it closes its package."""
 
     header: SyncHdr
-    body: tuple[BodyElement, ...] = field(default=())
+    body: tuple[BodyElement, ...] = ()
     final: bool = True
 
 

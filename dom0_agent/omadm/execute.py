@@ -7,7 +7,6 @@ the checks; this module knows which status a failure gives the commands around i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 
 from dom0_agent.omadm import commands as c
@@ -15,6 +14,7 @@ from dom0_agent.omadm.alerts import USER_INTERACTION
 from dom0_agent.omadm.interaction import UserInterface, answer_items, question_from
 from dom0_agent.omadm.node import Format
 from dom0_agent.omadm.status import DMError, Status
+from dom0_agent.omadm.tnds import is_tnds
 from dom0_agent.omadm.tree_access import AtomicAccess, ItemValue, NodeResult, TreeAccess
 
 #: outcomes of a user interaction that stop the whole message (digest 3.1)
@@ -25,15 +25,25 @@ _ENDING = _STOPPING | {Status.NOT_MODIFIED}
 _FORMATS = {format_.value: format_ for format_ in Format}
 
 
-@dataclass(slots=True)
 class _Reply:
     """What one command is answered with; ``codes`` has one entry per Item, or one for the whole command."""
 
-    command: c.BodyElement
-    codes: list[int]
-    results: list[c.Item] = field(default_factory=list)
-    items: tuple[c.Item, ...] = ()
-    members: list[_Reply] = field(default_factory=list)
+    __slots__ = ("codes", "command", "items", "members", "results")
+
+    def __init__(
+        self,
+        command: c.BodyElement,
+        codes: list[int],
+        *,
+        results: Sequence[c.Item] = (),
+        items: tuple[c.Item, ...] = (),
+        members: Sequence[_Reply] = (),
+    ) -> None:
+        self.command = command
+        self.codes = codes
+        self.results = results
+        self.items = items
+        self.members = members
 
 
 class Executor:
@@ -71,73 +81,78 @@ class Executor:
         return _RUN[type(command)](self, command)
 
     def _skip(self, command: c.BodyElement) -> _Reply:
-        members = [self._skip(m) for m in command.commands] if isinstance(command, c.Container) else []
+        members = [self._skip(m) for m in command.commands] if isinstance(command, (c.Atomic, c.Sequence)) else []
         return _Reply(command, [Status.NOT_EXECUTED], members=members)
 
     # ---- commands with Items
 
-    def _each_item(self, command: c.ItemCommand, run: Callable[[c.Item], int]) -> _Reply:
-        if not command.items:
-            return _Reply(command, [Status.INCOMPLETE])
-        return _Reply(command, [_status_of(run, item) for item in command.items])
-
     def _get(self, command: c.Get) -> _Reply:
         results: list[c.Item] = []
+        codes: list[int] = [self._get_item(item, results) for item in command.items]
+        return _Reply(command, codes or [Status.INCOMPLETE], results=results)
 
-        def run(item: c.Item) -> int:
+    def _get_item(self, item: c.Item, results: list[c.Item]) -> int:
+        try:
             found = self._tree.get(self._server_id, _target(item))
-            items = [self._result(node) for node in found]
-            if self.max_object is not None and any(len(i.data or "") > self.max_object for i in items):
-                raise DMError(Status.TOO_LARGE, f"{item.target} is larger than the server's MaxObjSize")
-            results.extend(items)
-            return Status.OK
-
-        reply = self._each_item(command, run)
-        reply.results = results
-        return reply
+        except DMError as error:
+            return error.status
+        items = [self._result(node) for node in found]
+        if self.max_object is not None and any(len(i.data or "") > self.max_object for i in items):
+            return Status.TOO_LARGE
+        results += items
+        return Status.OK
 
     def _result(self, node: NodeResult) -> c.Item:
         value = node.value
-        format_ = value.format.value if value.format is not None else None
-        item = c.Item(source=node.uri, meta=_meta(format_, value.type), data=value.data if node.has_data else None)
-        return self._carry(item) if isinstance(item.data, bytes) else item
+        item = c.Item(None, node.uri, _meta(value.format, value.type), value.data if node.has_data else None)
+        return self._carry(item) if isinstance(value.data, bytes) else item
+
+    def _each_item(self, command: c.ItemCommand, run: Callable[[Executor, c.ItemCommand, c.Item], int]) -> _Reply:
+        codes: list[int] = []
+        for item in command.items:
+            try:
+                codes.append(run(self, command, item))
+            except DMError as error:
+                codes.append(error.status)
+        return _Reply(command, codes or [Status.INCOMPLETE])
 
     def _add(self, command: c.Add) -> _Reply:
-        def run(item: c.Item) -> int:
-            self._tree.add(self._server_id, _target(item), item_value(command.meta, item))
-            return Status.OK
+        return self._each_item(command, Executor._add_item)
 
-        return self._each_item(command, run)
+    def _add_item(self, command: c.ItemCommand, item: c.Item) -> int:
+        self._tree.add(self._server_id, _target(item), item_value(command.meta, item))
+        return Status.OK
 
     def _replace(self, command: c.Replace) -> _Reply:
-        def run(item: c.Item) -> int:
-            self._tree.replace(self._server_id, _target(item), item_value(command.meta, item))
-            return Status.OK
+        return self._each_item(command, Executor._replace_item)
 
-        return self._each_item(command, run)
+    def _replace_item(self, command: c.ItemCommand, item: c.Item) -> int:
+        self._tree.replace(self._server_id, _target(item), item_value(command.meta, item))
+        return Status.OK
 
     def _delete(self, command: c.Delete) -> _Reply:
-        def run(item: c.Item) -> int:
-            self._tree.delete(self._server_id, _target(item))
-            return Status.OK
+        return self._each_item(command, Executor._delete_item)
 
-        return self._each_item(command, run)
+    def _delete_item(self, _command: c.ItemCommand, item: c.Item) -> int:
+        self._tree.delete(self._server_id, _target(item))
+        return Status.OK
 
     def _copy(self, command: c.Copy) -> _Reply:
-        def run(item: c.Item) -> int:
-            if not item.source:
-                raise DMError(Status.INCOMPLETE, "Copy without Source")
-            self._tree.copy(self._server_id, item.source, _target(item))
-            return Status.OK
+        return self._each_item(command, Executor._copy_item)
 
-        return self._each_item(command, run)
+    def _copy_item(self, _command: c.ItemCommand, item: c.Item) -> int:
+        if not item.source:
+            raise DMError(Status.INCOMPLETE, "Copy without Source")
+        self._tree.copy(self._server_id, item.source, _target(item))
+        return Status.OK
 
     def _exec(self, command: c.Exec) -> _Reply:
-        def run(item: c.Item) -> int:
-            data = item_value(command.meta, item).data
-            return self._tree.execute(self._server_id, _target(item), data, command.correlator)
+        return self._each_item(command, Executor._exec_item)
 
-        return self._each_item(command, run)
+    def _exec_item(self, command: c.ItemCommand, item: c.Item) -> int:
+        correlator = command.correlator if isinstance(command, c.Exec) else None
+        data = item_value(command.meta, item).data
+        return self._tree.execute(self._server_id, _target(item), data, correlator)
 
     # ---- alerts
 
@@ -166,52 +181,46 @@ class Executor:
 
     def _sequence(self, command: c.Sequence) -> _Reply:
         """200 as soon as it begins; only the user ends it early (digest 6)."""
-        reply = _Reply(command, [Status.OK])
+        members: list[_Reply] = []
         ended = False
         for member in command.commands:
             if ended or self._stopped:
-                reply.members.append(self._skip(member))
+                members.append(self._skip(member))
                 continue
             done = self._run(member)
-            reply.members.append(done)
+            members.append(done)
             ended = isinstance(member, c.Alert) and done.codes[0] in _ENDING
-        return reply
+        return _Reply(command, [Status.OK], members=members)
 
     def _atomic(self, command: c.Atomic) -> _Reply:
         """All members or none, after a look at whether they may be members at all (digest 6.1)."""
         illegal = [not isinstance(member, _ATOMIC_MEMBERS) for member in command.commands]
         if any(illegal):
-            reply = _Reply(command, [Status.ATOMIC_FAILED])
-            for member, bad in zip(command.commands, illegal, strict=True):
-                skipped = self._skip(member)
+            members = [self._skip(member) for member in command.commands]
+            for skipped, bad in zip(members, illegal, strict=True):
                 if bad:
                     skipped.codes = [Status.COMMAND_FAILED]
-                reply.members.append(skipped)
-            return reply
+            return _Reply(command, [Status.ATOMIC_FAILED], members=members)
         with self._tree.atomic() as transaction:
             return self._run_atomic(command, transaction)
 
     def _run_atomic(self, command: c.Atomic, transaction: AtomicAccess) -> _Reply:
-        reply = _Reply(command, [Status.OK])
+        members: list[_Reply] = []
         failed = False
         for member in command.commands:
-            if failed:
-                reply.members.append(self._skip(member))
-                continue
-            done = self._run_member(member)
-            reply.members.append(done)
-            failed = not _succeeded(member, done)
-        if not failed:
+            done = self._skip(member) if failed else self._run_member(member)
+            members.append(done)
+            failed = failed or not _succeeded(member, done)
+        if failed:
+            _mark_rolled_back(members, transaction.rollback())
+        else:
             try:
                 transaction.commit()
-            except DMError:
-                reply.codes = [Status.ATOMIC_FAILED]
-                for done in reply.members:
+            except DMError:  # a management object's veto; everything has been taken back
+                failed = True
+                for done in members:
                     done.codes = [Status.ROLLED_BACK if code == Status.OK else code for code in done.codes]
-            return reply
-        reply.codes = [Status.ATOMIC_FAILED]
-        _mark_rolled_back(reply.members, transaction.rollback())
-        return reply
+        return _Reply(command, [Status.ATOMIC_FAILED if failed else Status.OK], members=members)
 
     def _run_member(self, member: c.BodyElement) -> _Reply:
         """Like :meth:`_run`, but the Items after one that failed are not tried any more."""
@@ -258,7 +267,7 @@ def item_value(command_meta: c.Meta | None, item: c.Item) -> ItemValue:
             raise DMError(Status.UNSUPPORTED_FORMAT, f"Format {meta.format[:40]!r} does not exist")
     if format_ is Format.BIN and isinstance(data, str):
         data = data.encode()
-    elif format_ is not Format.BIN and isinstance(data, bytes):
+    elif format_ is not Format.BIN and isinstance(data, bytes) and not is_tnds(meta.type):
         data = _decoded(data)
     return ItemValue(data, format_, meta.type)
 
@@ -287,13 +296,6 @@ def _target(item: c.Item) -> str:
     return item.target
 
 
-def _status_of(run: Callable[[c.Item], int], item: c.Item) -> int:
-    try:
-        return run(item)
-    except DMError as error:
-        return error.status
-
-
 def _single(command: c.BodyElement, item: c.Item) -> c.BodyElement:
     assert isinstance(command, (c.Add, c.Replace, c.Copy, c.Delete))  # what _ATOMIC_MEMBERS leaves
     return type(command)(command.cmd_id, (item,), command.meta)
@@ -317,29 +319,31 @@ def _mark_rolled_back(members: Sequence[_Reply], undone: Sequence[bool]) -> None
 
 
 @lru_cache(maxsize=256)
-def _meta(format_: str | None, type_: str | None) -> c.Meta | None:
+def _meta(format_: Format | None, type_: str | None) -> c.Meta | None:
     """Meta of a result; the defaults of MetaInf are left out (digest 1.2)."""
-    if format_ in (None, "chr") and type_ in (None, "text/plain"):
+    if format_ in (None, Format.CHR) and type_ in (None, "text/plain"):
         return None
-    return c.Meta(format_, type_)
+    return c.Meta(None if format_ is None else format_.value, type_)
 
 
 def _answer(reply: _Reply, msg_ref: int, out: list[c.BodyElement]) -> None:
     """Status (one for all Items when they agree, else one per Item), then Results, then the members' answers."""
-    command = reply.command
-    items: tuple[c.Item, ...] = getattr(command, "items", ()) if not isinstance(command, c.Alert) else ()
-    codes = reply.codes
-    name = command.NAME
-    if len(items) != len(codes) or len(codes) == 1 or len(set(codes)) == 1:
+    command, codes = reply.command, reply.codes
+    items = command.items if isinstance(command, _WITH_TARGETS) else ()
+    cmd_id, name = command.cmd_id, command.NAME
+    if len(codes) == 1 or len(set(codes)) == 1:
         targets = tuple([item.target for item in items if item.target is not None])
         sources = tuple([item.source for item in items if item.source is not None])
-        out.append(c.Status("", msg_ref, command.cmd_id, name, codes[0], targets, sources, items=reply.items))
+        out.append(c.Status("", msg_ref, cmd_id, name, codes[0], targets, sources, None, None, reply.items))
     else:
         for item, code in zip(items, codes, strict=True):
             targets = (item.target,) if item.target is not None else ()
             sources = (item.source,) if item.source is not None else ()
-            out.append(c.Status("", msg_ref, command.cmd_id, name, code, targets, sources))
+            out.append(c.Status("", msg_ref, cmd_id, name, code, targets, sources))
     if reply.results:
-        out.append(c.Results("", msg_ref, command.cmd_id, tuple(reply.results)))
+        out.append(c.Results("", msg_ref, cmd_id, tuple(reply.results)))
     for member in reply.members:
         _answer(member, msg_ref, out)
+
+
+_WITH_TARGETS = (c.Get, c.Replace, c.Add, c.Delete, c.Exec, c.Copy)

@@ -14,6 +14,7 @@ from dom0_agent.omadm.status import Status
 
 #: commands and answers whose last Item may be a chunk
 Chunked = c.Add | c.Replace | c.Exec | c.Results
+_CHUNKED = (c.Add, c.Replace, c.Exec, c.Results)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +54,21 @@ class Assembler:
         data = _joined(self._parts)
         return (replace(self._first, items=(*self._first.items[:-1], replace(item, meta=meta, data=data))),)
 
+    def concerns(self, command: c.BodyElement) -> bool:
+        """Whether :meth:`take` would do anything but hand the command back; quick, because it nearly never would."""
+        if self._first is not None:
+            return True
+        return isinstance(command, _CHUNKED) and bool(command.items) and command.items[-1].more_data
+
     def take(self, command: c.BodyElement) -> Taken:
         """Handle the next command of the peer, in document order."""
         broken: Chunked | None = None
         if self._first is not None:
-            if isinstance(command, Chunked) and self._continues(command):
+            if isinstance(command, _CHUNKED) and self._continues(command):
                 return self._append(command)
             broken = self._first
             self._forget()
-        if isinstance(command, Chunked) and command.items and command.items[-1].more_data:
+        if isinstance(command, _CHUNKED) and command.items and command.items[-1].more_data:
             taken = self._open(command)
             return replace(taken, broken=broken)
         return Taken(command=command, broken=broken)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from dom0_agent.omadm import commands as c
 from dom0_agent.omadm.codec import Codec
+from dom0_agent.omadm.frozen import frozen
 from dom0_agent.omadm.status import ProtocolError
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ MIN_CHUNK = 64
 _CHUNKABLE = (c.Add, c.Replace, c.Exec, c.Results)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Waiting:
     """An element to be sent; ``ref`` comes back with its number, for whoever wants the answer."""
 
@@ -34,7 +35,7 @@ class Waiting:
     ref: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Numbered:
     """An element as it was sent, numbered ``cmd_id``, and its members numbered inside it."""
 
@@ -43,7 +44,7 @@ class Numbered:
     ref: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Packed:
     """One packed message; ``open_chunk``: its last element is a chunk that more will follow."""
 
@@ -145,7 +146,7 @@ class Outbox:
     def _encoded(self, element: c.BodyElement, number: int) -> tuple[c.BodyElement, bytes, int]:
         """The element with its members numbered, its octets, and the next free number."""
         next_id = number + 1
-        if isinstance(element, c.Container):
+        if isinstance(element, (c.Atomic, c.Sequence)):
             element, next_id = _number_members(element, next_id)
         return element, self._codec.fragment(element, str(number)), next_id
 

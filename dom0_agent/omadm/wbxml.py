@@ -1,6 +1,6 @@
 """SyncML in WBXML: a table-driven codec of our own (``application/vnd.syncml.dm+wbxml``; wbxml digest).
 
-The message layer is XML's: the decoder makes nodes that ``element`` reads, the encoder is a ``representation`` writer.
+The message layer is XML's: the decoder makes nodes that ``reader`` reads, the encoder is a ``writer.Writer``.
 Read: numeric, textual and unknown public ids, string tables, inline texts, OPAQUE, entities, both styles of page
 switch, nested DDF/TNDS documents. Written: WBXML 1.2, numeric public id, no string table. Only ProtocolError leaves
 :meth:`WbxmlCodec.decode`; lengths, offsets, depth and the number of nodes are checked before memory is spent on them.
@@ -13,10 +13,10 @@ from functools import lru_cache
 
 from dom0_agent.omadm.codec import WBXML_MEDIA_TYPE, refuse_oversized
 from dom0_agent.omadm.commands import BodyElement, Data, Item, Message, Meta, SyncHdr
-from dom0_agent.omadm.element import message_from
-from dom0_agent.omadm.representation import write_command, write_header
+from dom0_agent.omadm.reader import message_from
 from dom0_agent.omadm.status import ProtocolError
 from dom0_agent.omadm.tokens import DDF, DDF_NAMESPACE, METINF, SYNCML
+from dom0_agent.omadm.writer import Shape, write_command, write_header
 
 #: Elements inside each other; TNDS needs two for each level of the tree.
 MAX_DEPTH = 128
@@ -27,6 +27,7 @@ MAX_TEXT = 4 * 1024 * 1024
 
 _SWITCH_PAGE, _END, _ENTITY, _STR_I, _STR_T, _OPAQUE = 0x00, 0x01, 0x02, 0x03, 0x83, 0xC3
 _HAS_CONTENT, _HAS_ATTRIBUTES, _TAG = 0x40, 0x80, 0x3F
+_TEXT_TOKENS = frozenset({_STR_I, _STR_T, _OPAQUE, _ENTITY})
 
 _UTF_8 = 106  #: MIBenum
 #: charsets whose text is read as UTF-8: unknown, US-ASCII, UTF-8
@@ -56,7 +57,7 @@ _PAGES = (_names(SYNCML), _names(METINF), _names(DDF, f"{{{DDF_NAMESPACE}}}"))
 
 
 class Node(list["Node"]):
-    """One element: a list of its children, in the shape that ``element`` reads."""
+    """One element: a list of its children, in the shape that ``reader`` reads."""
 
     __slots__ = ("pieces", "tag", "text")
 
@@ -187,9 +188,10 @@ class _Parser:
         self._at += 1
         if not token & _HAS_CONTENT or token & _HAS_ATTRIBUTES:
             raise ProtocolError("the WBXML document has no document element with content")
-        return Node(_tag(page, token)), page
+        return Node(_tag(_page(page), token)), page
 
-    def _content(self, root: Node, page: int) -> Node:  # noqa: PLR0912 - the one hot loop, kept flat on purpose
+    def _content(self, root: Node, page: int) -> Node:
+        """Everything up to the END of the document element: the one hot loop."""
         body, at = self._body, self._at
         tags = _page(page)
         stack: list[Node] = []
@@ -202,46 +204,42 @@ class _Parser:
                 if node.pieces is not None:
                     node.text = _joined(node.pieces)
                 if not stack:
-                    self._at = at
                     return root
                 node = stack.pop()
-            elif token == _STR_I:
-                end = body.find(0, at)
-                if end < 0:
-                    raise ProtocolError("an inline string of the WBXML document has no end")
-                text: Data = body[at:end].decode()
-                at = end + 1
-                if node.text is None:
-                    node.text = text
-                else:
-                    _add_piece(node, text)
             elif token == _SWITCH_PAGE:
                 tags = _page(body[at])
                 at += 1
-            elif token in (_OPAQUE, _STR_T, _ENTITY):
+            elif token in _TEXT_TOKENS:
                 self._at = at
-                text = self._special(token)
+                _add_text(node, self._text(token))
                 at = self._at
-                if node.text is None:
-                    node.text = text
-                else:
-                    _add_piece(node, text)
             else:
-                tag = tags[token & _TAG]
-                if tag is None or token & _HAS_ATTRIBUTES or token & _TAG < 5:
-                    raise ProtocolError(f"token {token:#04x} at octet {at - 1} is not defined for SyncML")
-                child = Node(tag)
+                child = Node(_tag(tags, token))
                 node.append(child)
                 nodes += 1
-                if token & _HAS_CONTENT:
-                    stack.append(node)
-                    node = child
-                    if len(stack) > MAX_DEPTH:
-                        raise ProtocolError(f"the WBXML document is nested deeper than {MAX_DEPTH} elements")
                 if nodes > MAX_NODES:
                     raise ProtocolError(f"the WBXML document has more than {MAX_NODES} elements")
+                if not token & _HAS_CONTENT:
+                    continue
+                if body[at] == _STR_I:  # nearly every leaf: one inline string and END
+                    end = body.find(0, at)
+                    if end >= 0 and body[end + 1] == _END:
+                        child.text = body[at + 1 : end].decode()
+                        at = end + 2
+                        continue
+                stack.append(node)
+                node = child
+                if len(stack) > MAX_DEPTH:
+                    raise ProtocolError(f"the WBXML document is nested deeper than {MAX_DEPTH} elements")
 
-    def _special(self, token: int) -> Data:
+    def _text(self, token: int) -> Data:
+        if token == _STR_I:
+            end = self._body.find(0, self._at)
+            if end < 0:
+                raise ProtocolError("an inline string of the WBXML document has no end")
+            text = self._body[self._at : end].decode()
+            self._at = end + 1
+            return text
         if token == _OPAQUE:
             return self._octets(self._number())
         if token == _STR_T:
@@ -258,17 +256,20 @@ def _page(page: int) -> tuple[str | None, ...]:
     return _PAGES[page]
 
 
-def _tag(page: int, token: int) -> str:
-    tag = _page(page)[token & _TAG]
-    if tag is None:
+def _tag(tags: tuple[str | None, ...], token: int) -> str:
+    tag = tags[token & _TAG]
+    if tag is None or token & _HAS_ATTRIBUTES:
         raise ProtocolError(f"token {token:#04x} is not defined for SyncML")
     return tag
 
 
-def _add_piece(node: Node, text: Data) -> None:
-    if node.pieces is None:
-        node.pieces = [node.text or ""]
-    node.pieces.append(text)
+def _add_text(node: Node, text: Data) -> None:
+    if node.text is None:
+        node.text = text
+    elif node.pieces is None:
+        node.pieces = [node.text, text]
+    else:
+        node.pieces.append(text)
 
 
 def _joined(pieces: list[Data]) -> Data:
@@ -300,7 +301,7 @@ def number_octets(value: int) -> bytes:
 
 def _text_octets(text: str) -> bytes:
     """Text for an inline string, which ends at the first NUL: there is none in any text but Data."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace")
+    return (text.replace("\0", "\ufffd") if "\0" in text else text).encode("utf-8", "replace")
 
 
 @lru_cache(maxsize=256)
@@ -321,12 +322,15 @@ def _meta_octets(meta: Meta) -> bytes:
 
 
 class _WbxmlWriter:
-    """Collects the octets of a fragment; see :class:`~dom0_agent.omadm.representation.Writer`."""
+    """Collects the octets of a fragment; see :class:`~dom0_agent.omadm.writer.Writer`."""
 
     __slots__ = ("out",)
 
     def __init__(self) -> None:
         self.out: list[bytes] = []
+
+    def fill(self, shape: Shape, texts: tuple[str, ...]) -> None:
+        self.out.append(shape.wbxml % tuple(map(_text_octets, texts)))
 
     def open(self, tag: str) -> None:
         self.out.append(_OPEN[tag])

@@ -1,9 +1,9 @@
-"""SyncML in XML: hardened reading with lxml, writing by joining strings (``application/vnd.syncml.dm+xml``).
+"""SyncML in XML: hardened reading, writing by joining strings (``application/vnd.syncml.dm+xml``).
 
-Only ProtocolError leaves :meth:`XmlCodec.decode`. Refused before libxml2 sees an octet: messages over the size cap,
-other encodings than UTF-8, ASCII and Latin-1 (they could hide markup from the checks), document type declarations with
-content (so there are no entities), more markup than :data:`MAX_NODES`. libxml2's own limits (depth 256, 10 MB per
-text) stay on.
+Read with the interpreter's own expat through ElementTree: to walk its elements costs 30 % less than lxml's, and the
+agent spares the 5 MB of libxml2. Only ProtocolError leaves :meth:`XmlCodec.decode`. Refused before expat sees an octet:
+messages over the size cap, other encodings than UTF-8, ASCII and Latin-1 (they could hide markup from the checks),
+document type declarations with content (so there are no entities), more markup than :data:`MAX_NODES`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-
-from lxml import etree
+from xml.etree import ElementTree as Tree
 
 from dom0_agent.omadm.codec import XML_MEDIA_TYPE, refuse_oversized
 from dom0_agent.omadm.commands import BodyElement, Data, Item, Message, Meta, SyncHdr
-from dom0_agent.omadm.element import message_from
-from dom0_agent.omadm.representation import write_command, write_header
+from dom0_agent.omadm.reader import message_from
 from dom0_agent.omadm.status import ProtocolError
+from dom0_agent.omadm.writer import Shape, write_command, write_header
 
-#: Tags plus attributes of one message; libxml2 needs up to 240 octets for each, so this bounds memory to about 36 MB.
+#: Tags plus attributes of one message; expat and ElementTree need up to 200 octets for each: at most about 30 MB.
 MAX_NODES = 150_000
 
 _ENCODINGS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "ascii": "ascii", "iso-8859-1": "latin-1"}
@@ -41,18 +40,6 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TO_ESCAPE = re.compile("[&<>\r]|[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]").search
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
 
-_PARSER_OPTIONS = {
-    "encoding": "utf-8",
-    "resolve_entities": False,
-    "no_network": True,
-    "load_dtd": False,
-    "dtd_validation": False,
-    "huge_tree": False,
-    "remove_comments": True,
-    "remove_pis": True,
-    "strip_cdata": True,
-}
-
 
 class XmlCodec:
     """The XML syntax; has no state."""
@@ -61,7 +48,7 @@ class XmlCodec:
 
     def decode(self, untrusted_body: bytes) -> Message:
         """Parse a message; raises :class:`ProtocolError` only."""
-        return message_from(parse_untrusted(untrusted_body))  # type: ignore[arg-type]  # lxml's stubs are narrower
+        return message_from(parse_untrusted(untrusted_body))
 
     def encode(self, message: Message) -> bytes:
         """The whole document."""
@@ -87,7 +74,7 @@ class XmlCodec:
         return _carry(item)
 
 
-def parse_untrusted(untrusted_body: bytes) -> etree._Element:
+def parse_untrusted(untrusted_body: bytes) -> Tree.Element:
     """The document element of foreign XML; raises :class:`ProtocolError` only. Also for TNDS and profile documents."""
     refuse_oversized(untrusted_body)
     declaration = _DECLARATION.match(untrusted_body)
@@ -105,9 +92,9 @@ def parse_untrusted(untrusted_body: bytes) -> etree._Element:
     if untrusted_body.count(b"<") + untrusted_body.count(b"=") > MAX_NODES:
         raise ProtocolError(f"the message holds more than {MAX_NODES} pieces of markup")
     try:
-        text = untrusted_body[end:] if encoding == "utf-8" else untrusted_body[end:].decode(encoding).encode()
-        return etree.fromstring(text, etree.XMLParser(**_PARSER_OPTIONS))  # type: ignore[arg-type]
-    except (etree.XMLSyntaxError, UnicodeDecodeError) as error:
+        text = str(untrusted_body[end:], encoding)
+        return Tree.fromstring(text)  # noqa: S314 - see above
+    except (Tree.ParseError, UnicodeDecodeError) as error:
         raise ProtocolError(f"not well-formed XML: {error}") from error
 
 
@@ -163,12 +150,17 @@ def _meta_children(meta: Meta) -> list[str]:
 
 
 class _XmlWriter:
-    """Collects the pieces of a fragment; see :class:`~dom0_agent.omadm.representation.Writer`."""
+    """Collects the pieces of a fragment; see :class:`~dom0_agent.omadm.writer.Writer`."""
 
     __slots__ = ("out",)
 
     def __init__(self) -> None:
         self.out: list[str] = []
+
+    def fill(self, shape: Shape, texts: tuple[str, ...]) -> None:
+        if _TO_ESCAPE("".join(texts)) is not None:
+            texts = tuple(map(escape_text, texts))
+        self.out.append(shape.xml % texts)
 
     def open(self, tag: str) -> None:
         self.out.append(f"<{tag}>")
