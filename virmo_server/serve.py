@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 
 import uvicorn
@@ -14,7 +15,7 @@ from virmo_server.services import open_services
 logger = logging.getLogger(__name__)
 
 #: Running downloads get this long to end after the signal to stop; devices resume them anyway.
-SHUTDOWN_SECONDS = 5
+SHUTDOWN_SECONDS = 2
 #: Pending connections: a fleet that wakes at once.
 BACKLOG = 2048
 
@@ -28,7 +29,11 @@ def serve(config: ServerConfig) -> int:
     logger.info("listening on %s://%s:%d, public URL %s", scheme, host, port, config.public_url)
     if config.tls is None:
         logger.warning("no tls section: connections are not protected, use this for tests or behind a proxy only")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # uvicorn raises the signal again after its orderly shutdown; that shall not turn it into a violent end.
+        signal.signal(number, lambda _number, _frame: None)
     server.run(sockets=[listener])
+    logger.info("stopped")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import parse_qs
 
 import yaml
@@ -84,7 +85,7 @@ def agent_config(
     device: Device, config: ServerConfig, client: schema.CredentialView, server: schema.CredentialView
 ) -> str:
     """The ``device`` and ``dm.accounts`` sections of the agent's YAML that fit this registration."""
-    account = {
+    account: dict[str, Any] = {
         "server_id": config.server_id,
         "address": f"{device.base_url or config.public_url}/dm",
         "client": {"auth": device.auth_scheme, **client.model_dump()},

@@ -150,4 +150,4 @@ def _reason(error: BaseException) -> str:
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror
     text = str(inner)
-    return text.rpartition(": ")[2] if "object at 0x" in text else text
+    return text.rpartition("] ")[2] if "[Errno " in text else text.rpartition(": ")[2] or text

@@ -76,8 +76,6 @@ def converse(services: Services, codec: Codec, untrusted_body: bytes, untrusted_
         body = dm_session.receive(untrusted_body, application, untrusted_hmac, message)
         row.state = json.dumps(dm_session.to_dict(), separators=(",", ":")).encode()
         row.updated_at = services.clock()
-        if device is not None and dm_session.is_proved:
-            device.last_seen_at = services.clock()
         return Answer(body, dm_session.outgoing_hmac)
 
 
@@ -180,4 +178,5 @@ class _Application:
         if not self._row.begun:
             self._row.begun = True
             self._services.engine.begin_session(self._session, self._known_device, self._row.serial)
+        self._known_device.last_seen_at = self._services.clock()
         return self._known_device

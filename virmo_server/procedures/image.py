@@ -49,9 +49,10 @@ def delete_procedure() -> Procedure:
     """Exec Operations/Delete; the sub-tree is gone afterwards (R-095). An entry that is gone already is no failure."""
     steps = {
         "exec": Step(_exec_delete, _judge_delete),
+        "poll": Step(_get_state, _judge_still_there),
         "read": Step(_get_state, _judge_gone),
     }
-    return Procedure(first="exec", steps=steps)
+    return Procedure(first="exec", steps=steps, on_alert=_on_alert)
 
 
 def _image(situation: Situation) -> str:
@@ -159,9 +160,19 @@ def _exec_delete(situation: Situation) -> list[DmCommand]:
     return [DmCommand(Command.EXEC, uri, format=Format.NULL, correlator=situation.correlator)]
 
 
-def _judge_delete(_situation: Situation, outcomes: Sequence[Outcome]) -> Decision:
+def _judge_delete(situation: Situation, outcomes: Sequence[Outcome]) -> Decision:
     status = outcomes[0].status
+    if "alert_status" in situation.memory:
+        return _on_alert(situation, int(situation.memory["alert_status"]))
+    if status == Status.ACCEPTED:
+        return Await("poll", {"status": status}, "accepted: the device will report the end", status)
     return Go("read", {"status": status}, f"Exec Delete: {status_words(status)}", status)
+
+
+def _judge_still_there(_situation: Situation, outcomes: Sequence[Outcome]) -> Decision:
+    if outcomes[0].status == Status.NOT_FOUND:
+        return Done("the image is gone from the device", Status.OK)
+    return Await("poll", {}, f"still waiting, State is {_shown(outcomes[0])}")
 
 
 def _judge_gone(situation: Situation, outcomes: Sequence[Outcome]) -> Decision:

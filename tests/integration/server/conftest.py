@@ -1,0 +1,56 @@
+"""One server process for all tests of this folder; each test brings its own boards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.integration.server.server_process import ServerProcess
+from virmo_server.cli.main import main
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    process = ServerProcess(tmp_path_factory.mktemp("virmo"))
+    process.start()
+    yield process
+    assert process.stop() == 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command line did."""
+
+    status: int
+    out: str
+    err: str
+
+
+Virmo = Callable[..., Result]
+
+
+@pytest.fixture
+def virmo(server: ServerProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Virmo:
+    """``virmo`` with the settings that ``virmo-server init`` made."""
+    monkeypatch.setenv("VIRMO_CONFIG", str(server.installation.client_config_file))
+
+    def run(*arguments: object) -> Result:
+        capsys.readouterr()
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as usage:
+            status = int(usage.code or 0)
+        captured = capsys.readouterr()
+        return Result(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def image_file(tmp_path: Path) -> Path:
+    path = tmp_path / "web.tar.gz"
+    path.write_bytes(bytes(range(256)) * 400)
+    return path
