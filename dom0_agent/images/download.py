@@ -165,11 +165,10 @@ class _Transfer:
         self._content_type = ""
         self._delimited = True
         self._final_url = url
+        self._end = downloader.clock() + downloader.config.deadline
 
     def run(self) -> Downloaded:
         """Try until it is there, or hopeless."""
-        clock = self._downloader.clock
-        end = clock() + self._config.deadline
         while True:
             try:
                 self._attempt()
@@ -179,7 +178,11 @@ class _Transfer:
             size = self._partial.size
             self._idle = 0 if size > self._best else self._idle + 1
             self._best = max(self._best, size)
-            if self._idle > self._config.retries or clock() > end:
+            if self._late():
+                raise NetworkLost(
+                    f"{self._url}: given up after {self._config.deadline:g} s (images.deadline), at {size} bytes"
+                ) from failure
+            if self._idle > self._config.retries:
                 raise NetworkLost(
                     f"{self._url}: given up after {self._idle} tries without progress, at {size} bytes: {failure}"
                 ) from failure
@@ -188,6 +191,9 @@ class _Transfer:
             logger.info("download interrupted url=%s size=%d pause=%.1f reason=%s", self._url, size, pause, failure)
             if self._downloader.wait(self._cancel, pause):
                 raise Cancelled("the download was cancelled")
+
+    def _late(self) -> bool:
+        return self._downloader.clock() > self._end
 
     def _backoff(self) -> float:
         """Seconds before the next try: doubling, capped, half of it by chance so that a fleet does not march."""
@@ -291,6 +297,8 @@ class _Transfer:
                 self._downloader.wait(self._cancel, delay)
             if self._cancel.is_set():
                 raise Cancelled("the download was cancelled")
+            if self._late():
+                raise NetworkLost("it took too long")
 
     def _complete(self) -> Downloaded:
         partial, expected = self._partial, self._order.expected_size

@@ -101,7 +101,8 @@ class LocalImageService:
             self._images = {image.img_id: image for image in self._rows.list()}
             images = tuple(self._images.values())
         locations = [image.record.location for image in images if image.record.location is not None]
-        for path in self._store.clean([image.img_id for image in images], locations):
+        unfinished = [image.img_id for image in images if image.record.state is not ImageState.DOWNLOADED]
+        for path in self._store.clean(unfinished, locations):
             logger.info("orphan removed path=%s", path)
         for image in images:
             record = image.record

@@ -37,10 +37,13 @@ class ContentStore:
         for name in _FOLDERS:
             (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def clean(self, img_ids: Iterable[str], locations: Iterable[Path]) -> list[Path]:
-        """Remove what no image refers to; returns what was removed. For the start, when nothing runs."""
-        downloads = {self.root / "downloads" / img_id for img_id in img_ids}
-        keep = downloads | set(locations)
+    def clean(self, unfinished: Iterable[str], locations: Iterable[Path]) -> list[Path]:
+        """Remove what no image refers to; returns what was removed. For the start, when nothing runs.
+
+        :param unfinished: ImgIDs whose downloads may go on
+        :param locations: of the content in use
+        """
+        keep = {self.download_folder(img_id) for img_id in unfinished} | set(locations)
         removed = []
         for name in _FOLDERS:
             for path in sorted((self.root / name).iterdir()):

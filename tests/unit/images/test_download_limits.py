@@ -220,10 +220,20 @@ def test_silence_counts_as_lost(tmp_path: Path) -> None:
     done.set()
 
 
-def test_whole_download_has_a_deadline(tmp_path: Path) -> None:
-    """A server that always brings one byte more would be followed for ever."""
+@pytest.mark.parametrize("manner", ["hangs up after each byte", "does not end"])
+def test_whole_download_has_a_deadline(tmp_path: Path, manner: str) -> None:
+    """A server that always brings a little more would be followed for ever."""
     client = DownloadClient(tmp_path, deadline=0.5)
-    with serving(file_script(DATA, drop_after=1)) as server, pytest.raises(NetworkLost):
+
+    def slowly(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        while True:
+            handler.wfile.write(bytes(1000))
+            time.sleep(0.01)
+
+    script = slowly if manner == "does not end" else file_script(DATA, drop_after=1)
+    with serving(script) as server, pytest.raises(NetworkLost, match=r"given up after 0.5 s \(images.deadline\)"):
         client.get(server.url)
 
 
