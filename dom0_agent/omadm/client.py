@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from dom0_agent.omadm import commands as c
@@ -17,7 +18,7 @@ from dom0_agent.omadm.auth import Account, NonceStore, RandomBytes
 from dom0_agent.omadm.client_auth import AboutUs, ClientAuthentication
 from dom0_agent.omadm.client_states import CLIENT_TABLE, ClientEvent, ClientState
 from dom0_agent.omadm.codec import Codec
-from dom0_agent.omadm.execute import Executor, refusal
+from dom0_agent.omadm.execute import Executor, not_written, refusal
 from dom0_agent.omadm.interaction import UserInterface
 from dom0_agent.omadm.largeobject import Assembler, no_end_of_data
 from dom0_agent.omadm.outbox import Outbox
@@ -30,7 +31,7 @@ from dom0_agent.omadm.session import (
     SessionLimits,
     SessionOutcome,
 )
-from dom0_agent.omadm.status import ProtocolError, Status
+from dom0_agent.omadm.status import DMError, ProtocolError, Status
 from dom0_agent.omadm.tree_access import TreeAccess
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,9 @@ class ClientSession:
         ui: UserInterface | None = None,
         limits: SessionLimits = DEFAULT_LIMITS,
         ver_proto: str = VER_PROTO,
+        batch: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        """``batch`` makes the writes of one message durable together (the tree's; one fsync instead of many)."""
         self.state = ClientState.NEW
         self.outcome: SessionOutcome | None = None
         #: where the next message goes: the account's address, later the server's RespURI
@@ -85,6 +88,7 @@ class ClientSession:
         self._opening = opening
         self._limits = limits
         self._ver_proto = ver_proto
+        self._batch = batch
         self._auth = ClientAuthentication(account, nonces, random_bytes)
         self._executor = Executor(tree, account.server_id, codec.carry, ui)
         self._assembler = Assembler(limits.max_obj_size)
@@ -230,17 +234,15 @@ class ClientSession:
         """Execute what the server sent and answer; keep the conversation open as long as either side has more."""
         msg_id = message.header.msg_id
         first: list[c.BodyElement] = [self._auth.status_for(message, challenge=False)]
-        self._executor.begin_message()
-        answers: list[c.BodyElement] = []
+        commands: list[c.BodyElement] = []
         for command in message.body:
-            if isinstance(command, c.Status):
-                continue
             if isinstance(command, c.Alert) and command.code in (AlertCode.NEXT_MESSAGE, AlertCode.NO_END_OF_DATA):
                 if command.code == AlertCode.NO_END_OF_DATA:
                     self._outbox.restart_chunked()
                 first.append(c.Status(msg_ref=msg_id, cmd_ref=command.cmd_id, cmd="Alert", code=Status.OK))
-            else:
-                answers += self._execute(command, msg_id)
+            elif not isinstance(command, c.Status):
+                commands.append(command)
+        answers = self._execute_all(commands, msg_id)
         idle = not answers and not len(self._outbox) and not self._unsent_alerts
         self._idle_messages = self._idle_messages + 1 if idle else 0
         self._outbox.add(answers)
@@ -249,6 +251,18 @@ class ClientSession:
         self._unsent_alerts.clear()
         last = () if message.final else (c.Alert(code=AlertCode.NEXT_MESSAGE),)
         return self._send(first, last, final=message.final)
+
+    def _execute_all(self, commands: Sequence[c.BodyElement], msg_id: int) -> list[c.BodyElement]:
+        answers: list[c.BodyElement] = []
+        self._executor.begin_message()
+        try:
+            with self._batch():
+                for command in commands:
+                    answers += self._execute(command, msg_id)
+        except DMError as error:  # the writes could not be made durable and have been taken back
+            logger.error("writes lost session=%s status=%d reason=%r", self._session_id, error.status, str(error))
+            return [not_written(answer, error.status) for answer in answers]
+        return answers
 
     def _execute(self, command: c.BodyElement, msg_id: int) -> list[c.BodyElement]:
         if not self._assembler.concerns(command):

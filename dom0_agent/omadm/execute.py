@@ -7,6 +7,7 @@ the checks; this module knows which status a failure gives the commands around i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from dom0_agent.omadm import commands as c
@@ -279,6 +280,16 @@ def refusal(body: tuple[c.BodyElement, ...], msg_ref: int, code: int) -> list[c.
         for command in c.walk(body)
         if not isinstance(command, (c.Status, c.Results))
     ]
+
+
+def not_written(answer: c.BodyElement, code: int) -> c.BodyElement:
+    """The answer to a write that had succeeded and was then lost, because the store failed; others as they are."""
+    if isinstance(answer, c.Status) and answer.cmd in _WRITES and answer.code == Status.OK:
+        return replace(answer, code=code)
+    return answer
+
+
+_WRITES = frozenset({"Add", "Copy", "Delete", "Replace"})
 
 
 def _decoded(data: bytes) -> str:

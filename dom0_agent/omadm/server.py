@@ -8,18 +8,19 @@ and hears what happened through :class:`ServerApplication`. States are in ``serv
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from dom0_agent.omadm import commands as c
-from dom0_agent.omadm.alerts import USER_INTERACTION, AlertCode
+from dom0_agent.omadm.alerts import AlertCode
 from dom0_agent.omadm.auth import NonceStore, RandomBytes
 from dom0_agent.omadm.codec import Codec
 from dom0_agent.omadm.execute import refusal
-from dom0_agent.omadm.largeobject import Assembler, no_end_of_data
+from dom0_agent.omadm.largeobject import Assembler
 from dom0_agent.omadm.outbox import Outbox, Waiting, carried_size
 from dom0_agent.omadm.server_auth import AboutServer, ClientVerdict, CredentialLookup, LockOut, ServerAuthentication
-from dom0_agent.omadm.server_outcomes import CommandOutcome, CommandRequest, Outcomes, pack_elements, unpack_elements
+from dom0_agent.omadm.server_hearing import Hearing, ServerApplication
+from dom0_agent.omadm.server_outcomes import Outcomes, pack_elements, unpack_elements
 from dom0_agent.omadm.server_persist import auth_from_dict, auth_to_dict
 from dom0_agent.omadm.server_states import SERVER_TABLE, ServerEvent, ServerState
 from dom0_agent.omadm.session import (
@@ -32,23 +33,9 @@ from dom0_agent.omadm.session import (
 )
 from dom0_agent.omadm.status import ProtocolError, Status
 
+__all__ = ["ServerApplication", "ServerSession"]
+
 logger = logging.getLogger(__name__)
-
-
-class ServerApplication(Protocol):
-    """Who decides what a session does. Called within :meth:`ServerSession.receive` only, for proved devices only."""
-
-    def device_info(self, values: Mapping[str, str]) -> None:
-        """DevInfo of package 1: node URI to value."""
-
-    def alert(self, alert: c.Alert) -> int:
-        """An alert 1200, 1201, 1224 or 1226; the status to answer (200; 202, 406, 412, 415, 500 for 1224 and 1226)."""
-
-    def outcome(self, outcome: CommandOutcome) -> None:
-        """What became of a command; a ref comes back exactly once."""
-
-    def commands(self) -> Sequence[CommandRequest]:
-        """What to send now; asked when the device has answered all before. Nothing ends the session."""
 
 
 class ServerSession:
@@ -88,10 +75,10 @@ class ServerSession:
         self._peer_limit: int | None = None
         self._peer_max_object: int | None = None
         self._last_exchange: tuple[bytes, bytes] | None = None
-        self._answered: list[c.BodyElement] = []
         self._assembler = Assembler(limits.max_obj_size)
         self._outbox = Outbox(codec)
         self._outcomes = Outcomes()
+        self._hearing = Hearing(self._outcomes, self._assembler, self._outbox)
         auth_state = None
         if saved is not None:
             self._restore(saved)
@@ -231,25 +218,26 @@ class ServerSession:
     def _ask_for_more(self, message: c.Message, verdict: ClientVerdict, application: ServerApplication) -> bytes:
         """The device's package goes on: no commands, no Final (digest 2.3)."""
         status = self._auth.status_for(message, verdict)
-        answers = self._process(message, application)
+        answers = self._hearing.process(message, self._msg_id, application)
         return self._send([status, *answers], [c.Alert(code=AlertCode.NEXT_MESSAGE)], final=False)
 
     def _converse(self, message: c.Message, verdict: ClientVerdict, application: ServerApplication) -> bytes:
         """The device's package is complete: report what it says, and send what is to be done next."""
         status = self._auth.status_for(message, verdict)
-        answers = self._process(message, application)
+        answers = self._hearing.process(message, self._msg_id, application)
         if not len(self._outbox):  # else: a device that says Final although our package goes on (libdmclient)
             self._take_commands(application)
         return self._decide([status, *answers])
 
     def _send_rest(self, message: c.Message, verdict: ClientVerdict, application: ServerApplication) -> bytes:
         status = self._auth.status_for(message, verdict)
-        return self._decide([status, *self._process(message, application)])
+        return self._decide([status, *self._hearing.process(message, self._msg_id, application)])
 
     def _prove_again(self, message: c.Message, verdict: ClientVerdict, application: ServerApplication) -> bytes:
         """Package 2 again, now with the credentials that the device asked for."""
         status = self._auth.status_for(message, verdict)
-        answers = self._process(message, application) or self._answered
+        previous = self._hearing.answered
+        answers = self._hearing.process(message, self._msg_id, application) or previous
         self._outbox.clear()
         for ref, command in self._outcomes.unanswered():
             self._outbox.add_with_ref(command, ref)
@@ -285,54 +273,6 @@ class ServerSession:
             return False
         items = (item for part in c.walk((command,)) for item in getattr(part, "items", ()))
         return any(item.data is not None and carried_size(self._codec.carry(item).data or "") > most for item in items)
-
-    def _process(self, message: c.Message, application: ServerApplication) -> list[c.BodyElement]:
-        """File what the device answers, hear its alerts and DevInfo; our answers to those."""
-        msg_id = message.header.msg_id
-        answers: list[c.BodyElement] = []
-        for command in message.body:
-            if isinstance(command, c.Status):
-                ref = self._outcomes.take(command, self._msg_id)
-                if ref is not None and command.code != Status.CHUNK_ACCEPTED:
-                    self._outbox.drop_chunked()
-                continue
-            taken = self._assembler.take(command)
-            if taken.broken is not None:
-                answers.append(no_end_of_data(taken.broken))
-            if isinstance(taken.command, c.Results):
-                self._outcomes.take(taken.command, self._msg_id)
-                continue
-            code = taken.status if taken.command is None else _ANSWERS[type(command)](self, command, application)
-            assert code is not None  # executed or answered
-            answers.append(c.Status(msg_ref=msg_id, cmd_ref=command.cmd_id, cmd=command.NAME, code=code))
-        self._answered = answers
-        return answers
-
-    def _hear_alert(self, alert: c.Alert, application: ServerApplication) -> int:
-        if alert.code == AlertCode.NEXT_MESSAGE:
-            return Status.OK
-        if alert.code == AlertCode.NO_END_OF_DATA:
-            self._outbox.restart_chunked()
-            return Status.OK
-        if alert.code is None:
-            return Status.INCOMPLETE
-        if alert.code in USER_INTERACTION:
-            return Status.NOT_SUPPORTED
-        return application.alert(alert)
-
-    def _hear_replace(self, replace: c.Replace, application: ServerApplication) -> int:
-        """DevInfo; a client may replace nothing else."""
-        values = {item.source: item.data for item in replace.items if item.source is not None and item.data is not None}
-        application.device_info(
-            {uri: str(data, "utf-8", "replace") if isinstance(data, bytes) else data for uri, data in values.items()}
-        )
-        return Status.OK
-
-    def _not_allowed(self, _command: c.BodyElement, _application: ServerApplication) -> int:
-        return Status.NOT_ALLOWED
-
-    def _not_implemented(self, _command: c.BodyElement, _application: ServerApplication) -> int:
-        return Status.NOT_IMPLEMENTED
 
     # ---- sending
 
@@ -374,7 +314,7 @@ class ServerSession:
             "peer_limit": self._peer_limit,
             "peer_max_object": self._peer_max_object,
             "last_exchange": None if last is None else [part.decode("latin-1") for part in last],
-            "answered": pack_elements(self._codec, self._answered),
+            "answered": pack_elements(self._codec, self._hearing.answered),
             "assembler": pack_elements(self._codec, self._assembler.parts),
             "waiting": [[w.ref, pack_elements(self._codec, [w.element])] for w in self._outbox.waiting],
             "sent_of_chunked": self._outbox.sent_of_chunked,
@@ -394,12 +334,13 @@ class ServerSession:
         if saved["last_exchange"] is not None:
             question, answer = saved["last_exchange"]
             self._last_exchange = (question.encode("latin-1"), answer.encode("latin-1"))
-        self._answered = list(unpack_elements(codec, saved["answered"]))
         for command in unpack_elements(codec, saved["assembler"]):
             self._assembler.take(command)
         waiting = [Waiting(unpack_elements(codec, packed)[0], ref) for ref, packed in saved["waiting"]]
         self._outbox = Outbox(codec, waiting, saved["sent_of_chunked"])
         self._outcomes = Outcomes.from_dict(codec, saved["outcomes"])
+        self._hearing = Hearing(self._outcomes, self._assembler, self._outbox)
+        self._hearing.answered = list(unpack_elements(codec, saved["answered"]))
         if saved["ended"] is not None:
             reason, sentence = saved["ended"]
             self.ended = SessionOutcome(EndReason(reason), sentence)
@@ -415,18 +356,4 @@ _ACTIONS: dict[str, Callable[[ServerSession, c.Message, ClientVerdict, ServerApp
     "converse": ServerSession._converse,
     "send_rest": ServerSession._send_rest,
     "prove_again": ServerSession._prove_again,
-}
-
-#: how a command of a device is answered; a device sends alerts, DevInfo, Status and Results, and nothing else
-_ANSWERS: dict[type, Callable[..., int]] = {
-    c.Alert: ServerSession._hear_alert,
-    c.Replace: ServerSession._hear_replace,
-    c.Add: ServerSession._not_allowed,
-    c.Copy: ServerSession._not_allowed,
-    c.Delete: ServerSession._not_allowed,
-    c.Exec: ServerSession._not_allowed,
-    c.Get: ServerSession._not_allowed,
-    c.Atomic: ServerSession._not_allowed,
-    c.Sequence: ServerSession._not_allowed,
-    c.UnknownCommand: ServerSession._not_implemented,
 }
