@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dom0_agent.images import dlota, mediatypes
@@ -62,7 +62,11 @@ class Delivered:
 
 
 class _Spliced(Corrupt):
-    """Damaged, and put together from several answers of the server."""
+    """Damaged, and put together from several answers of the server to ``order``."""
+
+    def __init__(self, message: str, order: Order) -> None:
+        super().__init__(message)
+        self.order = order
 
 
 class Delivery:
@@ -117,7 +121,7 @@ class Delivery:
         except _Spliced as error:
             # The pieces did not belong together, whatever the server's ETag said. In one piece they must.
             logger.warning("image damaged, fetching it in one piece img_id=%s reason=%s", self._img_id, error)
-            return self._once(Order(order.uri, order.max_size, order.expected_size, order.via, resume=False), body)
+            return self._once(replace(error.order, resume=False), body)
 
     # Download ---------------------------------------------------------------------------------------------------------
 
@@ -135,17 +139,18 @@ class Delivery:
         return Order(self._uri, self._tools.config.max_size)
 
     def _once(self, order: Order, body: Partial) -> Delivered:
-        downloaded, watch = self._fetch(order, body)
-        followed = self._follow(downloaded, body) if not order.via else None
-        if followed is not None:
-            order = followed
-            downloaded, watch = self._fetch(order, body)
         try:
+            downloaded, watch = self._fetch(order, body)
+            followed = self._follow(downloaded, body) if not order.via else None
+            if followed is not None:
+                order = followed
+                downloaded, watch = self._fetch(order, body)
             content = self._unpack(downloaded, watch.identity, body)
         except Corrupt as error:
+            spliced = body.pieces > 1
             body.discard()
-            if downloaded.spliced and order.resume:
-                raise _Spliced(str(error)) from error
+            if spliced and order.resume:
+                raise _Spliced(str(error), order) from error
             raise
         return Delivered(self._tools.store.staging_folder(self._img_id), content, downloaded.sha256)
 

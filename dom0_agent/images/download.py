@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dom0_agent.images.config import ImagesConfig
-from dom0_agent.images.errors import Cancelled, ImageError, LoaderError, NetworkLost, SizeMismatch, TooLarge
+from dom0_agent.images.errors import Cancelled, Corrupt, ImageError, LoaderError, NetworkLost, SizeMismatch, TooLarge
 from dom0_agent.images.http import Limits, Network, Response, send
 from dom0_agent.images.partial import Partial
-from dom0_agent.images.ranges import parse_content_range, refuse_part, strong_etag
+from dom0_agent.images.ranges import parse_content_range, refuse_part, repr_digest, strong_etag
 from dom0_agent.images.urls import Url, parse_url, redirect
 
 logger = logging.getLogger(__name__)
@@ -164,6 +164,7 @@ class _Transfer:
         self._ranges = order.resume  # the server's partial answers have been right so far
         self._content_type = ""
         self._delimited = True
+        self._digest: str | None = None  # what the server says the whole has
         self._final_url = url
         self._end = downloader.clock() + downloader.config.deadline
 
@@ -223,6 +224,7 @@ class _Transfer:
             self._check_size()
             self._content_type = response.header("Content-Type") or ""
             self._delimited = response.delimited
+            self._digest = repr_digest(response.header("Repr-Digest"))
             self._watcher.begins(self._content_type, None if partial.total is None else partial.total - partial.size)
             self._body(response)
         if partial.total is not None and partial.size < partial.total:
@@ -306,11 +308,14 @@ class _Transfer:
             raise SizeMismatch(f"{self._url}: has {partial.size} bytes, the download descriptor says {expected}")
         if partial.size == 0:
             raise SizeMismatch(f"{self._url}: the server sent nothing")
+        digest = partial.sha256()
+        if self._digest is not None and digest != self._digest:
+            raise Corrupt(f"{self._url}: SHA-256 is {digest}, the server's Repr-Digest says {self._digest}")
         return Downloaded(
             url=self._final_url,
             content_type=self._content_type,
             size=partial.size,
-            sha256=partial.sha256(),
+            sha256=digest,
             spliced=partial.pieces > 1,
             delimited=self._delimited,
         )

@@ -6,11 +6,15 @@ worst outcome of a download: it looks complete.
 
 from __future__ import annotations
 
+import base64
 import re
 from dataclasses import dataclass
 
 _CONTENT_RANGE = re.compile(r"bytes +([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.ASCII | re.IGNORECASE)
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{0,256}"', re.ASCII)
+
+
+_REPR_DIGEST = re.compile(r"(?:^|,)[ \t]*sha-256=:([A-Za-z0-9+/]{43}=):", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,12 @@ def strong_etag(untrusted_value: str | None) -> str | None:
     """The ETag when it is a strong one: only that promises equal bytes (RFC 9110 13.1.5)."""
     etag = (untrusted_value or "").strip()
     return etag if _STRONG_ETAG.fullmatch(etag) else None
+
+
+def repr_digest(untrusted_value: str | None) -> str | None:
+    """The SHA-256 of the whole, lower-case hexadecimal, if a Repr-Digest header (RFC 9530) says it."""
+    match = _REPR_DIGEST.search((untrusted_value or "")[:1000])
+    return None if match is None else base64.b64decode(match[1]).hex()
 
 
 def parse_content_range(untrusted_value: str | None) -> Part | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dom0_agent.images.model import ImageRecord, ImageState, VerifiedImage
 from dom0_agent.images.service import LocalImageService
@@ -187,8 +190,6 @@ def test_wrong_sha256_names_the_member_and_both_digests(tmp_path: Path) -> None:
     """A corrupt image: 424, State 3, nothing of it stays on the disk, nothing of it can be used."""
     kernel, ramdisk = b"k" * 5000, b"r" * 5000
     document = manifest_document(kernel, ramdisk)
-    import yaml
-
     damaged = tar_of({"vm.yaml": yaml.safe_dump(document).encode(), "vmlinux": b"K" * 5000, "initramfs.gz": ramdisk})
     with serving(file_script(damaged)) as server, device(tmp_path) as here:
         img_id, result = here.deliver(server.url)
@@ -376,6 +377,57 @@ def test_interrupted_download_goes_on_by_itself_when_configured(tmp_path: Path) 
         with device(tmp_path, rows, resume_at_start=True) as here:
             end = here.events.wait_for(lambda event: event.result is not None)
             assert end.origin == ORIGIN and end.result is not None and end.result.ok and not end.awaited
+
+
+def wrong_rest(data: bytes, more: str = "") -> Callable[[Handler], None]:
+    """A server that breaks off once, and whose partial answers have every header right and the wrong bytes."""
+
+    def script(handler: Handler) -> None:
+        start = int(handler.headers.get("Range", "bytes=0-").strip("bytes=-"))
+        body = data[start:] if not start else bytes(len(data) - start)
+        headers = {"Content_Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
+        handler.send_response(206 if start else 200)
+        headers |= {"Content-Length": str(len(body)), "ETag": '"v1"', "Repr-Digest": more}
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(body[: 4000 if len(handler.server.requests) == 1 else None])
+
+    return script
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_right_part_with_wrong_bytes(tmp_path: Path, packer: str) -> None:
+    """The worst server: nothing but the SHA-256 can tell. The image is fetched again, in one piece."""
+    data = PACKERS[packer](bundle(kernel=random.Random(1).randbytes(50_000)))
+    with serving(wrong_rest(data)) as server, device(tmp_path) as here:
+        img_id, result = here.deliver(server.url)
+        assert result.ok, result.message
+        assert ["Range" in request.headers for request in server.requests] == [False, True, False]
+        assert here.service.verified(img_id).kernel is not None
+
+
+def test_right_part_with_wrong_bytes_of_a_bare_disk(tmp_path: Path) -> None:
+    """A bare disk has no manifest; the server's own digest of it (RFC 9530) is believed, when there is one."""
+    disk = mbr_disk()
+    digest = base64.b64encode(bytes.fromhex(sha256(disk))).decode()
+    with serving(wrong_rest(disk, f"md5=:AAAA:, sha-256=:{digest}:")) as server, device(tmp_path) as here:
+        img_id, result = here.deliver(server.url, "application/octet-stream")
+        assert result.ok, result.message
+        assert here.service.verified(img_id).disks[0].path.read_bytes() == disk
+
+
+def test_digest_of_the_server_must_fit(tmp_path: Path) -> None:
+    data = bundle()
+    other = base64.b64encode(bytes(32)).decode()
+
+    def script(handler: Handler) -> None:
+        handler.answer(200, data, Repr_Digest=f"sha-256=:{other}:")
+
+    with serving(script) as server, device(tmp_path) as here:
+        _, result = here.deliver(server.url)
+        assert result.status == 424 and sha256(data) in result.message and "00000000" in result.message
+        assert len(server.requests) == 1 and here.files() == []
 
 
 def test_orphans_go_at_start_and_the_rest_stays(tmp_path: Path) -> None:
