@@ -61,12 +61,10 @@ class Toolstack(Protocol):
 class ReadBackHypervisor:
     """The :class:`~dom0_agent.hypervisor.interface.Hypervisor` over a :class:`Toolstack`."""
 
-    def __init__(
-        self, toolstack: Toolstack, *, monotonic: Callable[[], float] = time.monotonic, settle: float = SETTLE
-    ) -> None:
+    def __init__(self, toolstack: Toolstack, *, settle: float = SETTLE, teardown: float = TEARDOWN) -> None:
         self._toolstack = toolstack
-        self._monotonic = monotonic
         self._settle = settle
+        self._teardown = teardown
         self._memory = threading.Condition()
         self._promised = 0  # bytes promised to domains that are being built
 
@@ -128,7 +126,7 @@ class ReadBackHypervisor:
             if self.find(uuid) is not None:  # it may have ended by itself between the look and the call
                 raise
             return
-        self._await(uuid, "destroy", "still there", lambda d: d is None, TEARDOWN)
+        self._await(uuid, "destroy", "still there", lambda d: d is None, self._teardown)
 
     def save(self, uuid: UUID, path: Path) -> None:
         """Write the running domain's state to ``path``, durably, and end it. On failure it runs on, without a file."""
@@ -139,7 +137,7 @@ class ReadBackHypervisor:
         partial = _partial(path)
         try:
             self._toolstack.save(domain, partial)
-            self._await(uuid, "save", "still there", lambda d: d is None, TEARDOWN)
+            self._await(uuid, "save", "still there", lambda d: d is None, self._teardown)
             if not adopt_saved(path):
                 raise HypervisorError(f"save of domain {uuid}: the domain is gone, but there is no file {partial}")
         except BaseException:
@@ -210,7 +208,7 @@ class ReadBackHypervisor:
                         f"domain {config.uuid} needs {need // MIB} MiB (with Xen's overhead), "
                         f"and {free // MIB} MiB are free: power off or suspend another VM"
                     )
-                self._memory.wait(TEARDOWN)  # another build holds a promise: judge when it has ended
+                self._memory.wait(self._teardown)  # another build holds a promise: judge when it has ended
             self._promised += need
         try:
             yield
@@ -228,12 +226,12 @@ class ReadBackHypervisor:
         deadline: float | None = None,
     ) -> DomainInfo | None:
         """Re-read the domain until ``holds``; :class:`HypervisorError` when it does not in time."""
-        end = self._monotonic() + (self._settle if deadline is None else deadline)
+        end = time.monotonic() + (self._settle if deadline is None else deadline)
         while True:
             domain = self.find(uuid)
             if holds(domain):
                 return domain
-            if self._monotonic() >= end:
+            if time.monotonic() >= end:
                 raise HypervisorError(
                     f"{call} of domain {uuid}: the tool reported success, but the domain is {otherwise}"
                 )

@@ -149,6 +149,7 @@ class Reconciler:
             self._restart(slot)
         else:
             services.hypervisor.destroy(vm.vmid)
+            discard_saved(services.files.saved_state(vm.vmid))  # of a save that was given up, and ended the guest late
             loop = ", too often in a short time" if len(slot.vm.restarts) > services.config.reboot_limit else ""
             now = vm.moved(VmState.POWERED_OFF, error=f"VM {vm.vmid}: {finding.value}{loop}")
             self._change(slot, replace(now, restarts=()))

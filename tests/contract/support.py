@@ -89,7 +89,7 @@ class SimBackend:
         self.root = root
         self._settings = settings or HostSettings(beat_interval=0.05)
         self.faults = FaultTable(root / "sim" / "faults.json")
-        self.hypervisor: Hypervisor = open_sim(root / "sim", self._settings)
+        self.hypervisor: Hypervisor = self._open()
         guest = root / "guest"
         guest.mkdir(exist_ok=True)
         for name in ("kernel", "ramdisk", "disk"):
@@ -110,7 +110,7 @@ class SimBackend:
     def reopen(self) -> Hypervisor:
         """See :class:`Backend`."""
         self.hypervisor.close()
-        self.hypervisor = open_sim(self.root / "sim", self._settings)
+        self.hypervisor = self._open()
         return self.hypervisor
 
     def destroy_by_hand(self, vmid: UUID) -> None:
@@ -127,6 +127,9 @@ class SimBackend:
         for domain in self.hypervisor.domains():
             self.hypervisor.destroy(domain.uuid)
         self.hypervisor.close()
+
+    def _open(self) -> Hypervisor:
+        return open_sim(self.root / "sim", self._settings, settle=0.5, teardown=1.0)
 
     def _tool(self, *arguments: str) -> None:
         from dom0_agent.hypervisor.sim.__main__ import main

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import signal
 import threading
@@ -47,6 +48,8 @@ from dom0_agent.hypervisor.interface import (
 )
 from dom0_agent.hypervisor.readback import Toolstack
 from dom0_agent.hypervisor.sim.ledger import write_text
+
+logger = logging.getLogger(__name__)
 
 BEHAVIOURS = frozenset({"fail", "break", "hang", "late", "slow", "lie", "die", "dead"})
 
@@ -171,7 +174,7 @@ class FaultyToolstack:
             case "lie":
                 return
             case "late":
-                timer = threading.Timer(fault.seconds, effect)
+                timer = threading.Timer(fault.seconds, _late, (call, uuid, effect))
                 timer.daemon = True
                 timer.start()
                 raise HypervisorTimeout(f"{call} of domain {uuid}: {fault.message}")
@@ -186,6 +189,14 @@ class FaultyToolstack:
             return lie(fault)
         _misbehave(fault.behaviour, call, fault, lambda: None)
         return effect()
+
+
+def _late(call: str, uuid: UUID, effect: Callable[[], None]) -> None:
+    """What a tool still does after its caller gave it up; by then it may be impossible, and nobody hears of it."""
+    try:
+        effect()
+    except HypervisorError as error:
+        logger.info("late_effect_failed call=%s uuid=%s error=%s", call, uuid, error)
 
 
 def _misbehave(behaviour: str, call: str, fault: Fault, effect: Callable[[], None]) -> None:

@@ -28,7 +28,7 @@ from dom0_agent.hypervisor.interface import (
     HypervisorTimeout,
     OutOfMemory,
 )
-from dom0_agent.hypervisor.readback import ReadBackHypervisor
+from dom0_agent.hypervisor.readback import SETTLE, TEARDOWN, ReadBackHypervisor
 from dom0_agent.hypervisor.sim.faults import FaultTable, FaultyToolstack
 from dom0_agent.hypervisor.sim.ledger import Entry, HostSettings, Ledger, look, read_json, write_json
 from dom0_agent.hypervisor.sim.watcher import Watcher
@@ -39,12 +39,20 @@ _POLL = 0.01
 
 
 def open_sim(
-    state_dir: Path, settings: HostSettings | None = None, environment: Mapping[str, str] = os.environ
+    state_dir: Path,
+    settings: HostSettings | None = None,
+    environment: Mapping[str, str] = os.environ,
+    settle: float = SETTLE,
+    teardown: float = TEARDOWN,
 ) -> ReadBackHypervisor:
-    """A simulated machine in ``state_dir``; the domains of an earlier agent are found again."""
+    """A simulated machine in ``state_dir``; the domains of an earlier agent are found again.
+
+    ``settle`` and ``teardown``: see :mod:`dom0_agent.hypervisor.readback`.
+    """
     faults = environment.get("VIRMO_SIM_FAULTS")
     table = FaultTable(Path(faults) if faults else state_dir / "faults.json")
-    return ReadBackHypervisor(FaultyToolstack(Sim(Ledger(state_dir, settings)), table))
+    toolstack = FaultyToolstack(Sim(Ledger(state_dir, settings)), table)
+    return ReadBackHypervisor(toolstack, settle=settle, teardown=teardown)
 
 
 class Sim:
@@ -196,9 +204,9 @@ class Sim:
         end = time.monotonic() + DEADLINE
         while not (entry.pid and look(entry).stopped):
             if not look(replace(entry, pid=pid, started=0)).alive:
-                said = (directory / "console.log").read_text(errors="replace").strip()
+                said = _last_words(directory)
                 self._ledger.remove(uuid)
-                raise HypervisorError(f"{call} of domain {uuid} failed: {said[-500:] or 'its process ended'}")
+                raise HypervisorError(f"{call} of domain {uuid} failed: {said}")
             if time.monotonic() > end:
                 raise HypervisorTimeout(f"{call} of domain {uuid}: not built within {DEADLINE:g} s")
             time.sleep(_POLL)
@@ -261,3 +269,12 @@ class Sim:
         except FileNotFoundError:
             return None
         return str(reply["error"]) if reply["id"] == command_id and reply["error"] else None
+
+
+def _last_words(directory: Path) -> str:
+    """What a domain's process said at its end."""
+    try:
+        said = (directory / "console.log").read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return "it was destroyed while it was built"
+    return said[-500:] or "its process ended"
