@@ -20,6 +20,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.ssl_ import create_urllib3_context
 
 from dom0_agent.transport.tls import TlsConfig
 
@@ -112,19 +113,24 @@ class HttpTransport:
                         final=response.status_code in _FINAL_STATUSES,
                     )
                 untrusted_body = _read_capped(response, url)
+                if self._guard.cut:
+                    raise self._too_slow(host)
                 untrusted_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
                 lowered = {name.lower(): value for name, value in response.headers.items()}
                 return HttpAnswer(untrusted_body, untrusted_type, lowered), ""
         except requests.exceptions.SSLError as error:
             if self._guard.cut:
-                raise TransportError(f"{host} did not finish its answer in {self._answer_timeout:.0f} s") from error
+                raise self._too_slow(host) from error
             raise TransportError(_explain_tls(host, error, self._tls.ca_file), final=True) from error
         except requests.exceptions.Timeout as error:
             raise TransportError(f"{host} did not answer in time") from error
         except (requests.exceptions.RequestException, OSError) as error:
             if self._guard.cut:
-                raise TransportError(f"{host} did not finish its answer in {self._answer_timeout:.0f} s") from error
+                raise self._too_slow(host) from error
             raise TransportError(f"{host} cannot be reached: {_root_cause(error)}") from error
+
+    def _too_slow(self, host: str) -> TransportError:
+        return TransportError(f"{host} did not finish its answer in {self._answer_timeout:.0f} s")
 
     def _check_url(self, url: str) -> None:
         scheme = urlsplit(url).scheme
@@ -156,6 +162,10 @@ def _read_capped(response: requests.Response, url: str) -> bytes:
         if size > MAX_RESPONSE:
             raise TransportError(f"{url} answered more than {MAX_RESPONSE} bytes", final=True)
         parts.append(part)
+    announced = response.headers.get("Content-Length", "")
+    if announced.isdigit() and "Content-Encoding" not in response.headers and size < int(announced):
+        # Version 1.26 of urllib3 takes a connection that ends early for the end of the body.
+        raise TransportError(f"{url} ended its answer after {size} of {announced} bytes")
     return b"".join(parts)
 
 
@@ -204,7 +214,9 @@ class _Adapter(HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        context = ssl.create_default_context()
+        # urllib3's own context: it decides with the connection how names and addresses are checked, which a foreign
+        # context of the standard library does not let version 1.26 do for an IP address.
+        context = create_urllib3_context()
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         super().init_poolmanager(*args, ssl_context=context, **kwargs)
         note = self._guard.note

@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -24,8 +25,8 @@ from dom0_agent.transport.tls import TlsConfig
 XML = "application/vnd.syncml.dm+xml"
 
 
-def self_signed(folder: Path, name: str) -> Path:
-    """A PEM file with a key and a certificate for 127.0.0.1 that is its own CA."""
+def self_signed(folder: Path, name: str, address: str = "127.0.0.1") -> Path:
+    """A PEM file with a key and a certificate for ``address`` that is its own CA."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -37,7 +38,7 @@ def self_signed(folder: Path, name: str) -> Path:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -77,7 +78,12 @@ def ok(handler: BaseHTTPRequestHandler, body: bytes) -> None:
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    certificate = self_signed(tmp_path, "server")
+    with serving(self_signed(tmp_path, "server")) as state:
+        yield state
+
+
+@contextmanager
+def serving(certificate: Path) -> Iterator[Served]:
     state = Served("", certificate, ok)
 
     class Handler(BaseHTTPRequestHandler):
@@ -136,6 +142,17 @@ def test_an_unknown_ca_is_named_and_final(served: Served, tmp_path: Path) -> Non
     transport.close()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_certificate_of_another_host_is_refused(tmp_path: Path, host: str) -> None:
+    certificate = self_signed(tmp_path, "elsewhere", "192.0.2.1")
+    with serving(certificate) as served:
+        transport = HttpTransport(TlsConfig(ca_file=certificate), connect_timeout=2)
+        error = failure(transport, served.url.replace("127.0.0.1", host))
+        assert error.final
+        assert served.requests == []
+        transport.close()
+
+
 def test_an_unreachable_server_can_be_tried_again(transport: HttpTransport) -> None:
     error = failure(transport, "https://127.0.0.1:9/dm")
     assert not error.final
@@ -187,6 +204,18 @@ def test_a_redirect_loop_ends(served: Served, transport: HttpTransport) -> None:
 def test_an_endless_body_is_cut(served: Served, transport: HttpTransport) -> None:
     served.answer = lambda handler, _: reply(handler, 200, b"x" * (MAX_RESPONSE + 1))
     assert "more than" in str(failure(transport, served.url))
+
+
+def test_an_answer_that_ends_early_can_be_tried_again(served: Served, transport: HttpTransport) -> None:
+    def end_early(handler: BaseHTTPRequestHandler, _: bytes) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        handler.wfile.write(b"half")
+        handler.close_connection = True
+
+    served.answer = end_early
+    assert not failure(transport, served.url).final
 
 
 def test_a_dripping_answer_meets_its_deadline(served: Served, transport: HttpTransport) -> None:
