@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 from image.errors import ImageError
-from image.qemu import Dom0, open_dom0
+from image.qemu import Dom0, Result, open_dom0
 from image.story.board import Domain
 
 CONFIG = "/etc/virmo-agent/agent.yaml"
@@ -44,6 +44,10 @@ class NestedBoard:
             if time.monotonic() > deadline:
                 raise ImageError("the agent did not start in dom0", detail=self.agent_log())
             time.sleep(1.0)
+
+    def agent(self, *words: str) -> Result:
+        """Run ``virmo-agent`` in dom0 with its configuration."""
+        return self._dom0.run(["virmo-agent", "--config", CONFIG, *words], timeout=SESSION_TIMEOUT, check=False)
 
     def session(self) -> None:
         """See ``Board``."""
