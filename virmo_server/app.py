@@ -38,10 +38,12 @@ def make_app(services: Services) -> Starlette:
         removed = services.library.sweep()
         if removed:
             logger.warning("image library: removed %d files that no image owns", len(removed))
+        services.notifier.start()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(sweep_regularly)
             yield
             tasks.cancel_scope.cancel()
+        await run_in_threadpool(services.notifier.close)
         services.close()
 
     async def health(_request: Request) -> Response:

@@ -16,3 +16,4 @@ def sweep(services: Services) -> None:
     with services.database.write() as session:
         services.engine.expire(session)
         session.execute(delete(DmSession).where(DmSession.updated_at < oldest))
+    services.notifier.remind()

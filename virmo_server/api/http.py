@@ -15,8 +15,8 @@ from starlette.routing import BaseRoute, Route
 
 from virmo_server.api.auth import Actor, authenticate, require
 from virmo_server.api.endpoint import Call, Endpoint, InvalidRequest, parse_body
+from virmo_server.api.endpoints import ENDPOINTS
 from virmo_server.api.openapi import openapi_document
-from virmo_server.api.operations import ENDPOINTS
 from virmo_server.api.upload import upload_route
 from virmo_server.model import Role
 from virmo_server.problem import Problem

@@ -1,40 +1,44 @@
-"""The operations of the HTTP API on devices, orders, groups, images and tokens, and the table that lists them."""
+"""The operations of the HTTP API on devices, orders, groups, images and tokens; ``api.endpoints`` lists them."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from virmo_server.api import schema, views
 from virmo_server.api.auth import add_token, revoke_token
-from virmo_server.api.endpoint import Call, Endpoint, Query
+from virmo_server.api.endpoint import Call
 from virmo_server.devices import knowledge
 from virmo_server.devices.registry import NewDevice, find_device, list_devices, register, renew_credentials
 from virmo_server.images.library import find_image
-from virmo_server.model import Device, DeviceLabel, Image, Order, OrderGroup, OrderState, ReceivedAlert, Role, Token
+from virmo_server.model import Device, DeviceLabel, Image, Order, OrderGroup, ReceivedAlert, Token
+from virmo_server.orders import service as orders_service
 from virmo_server.orders.service import Request, find_order
 from virmo_server.problem import Problem, conflict, not_found
 from virmo_server.version import VERSION
-
-Limit = Annotated[int, Field(ge=1, le=1000)]
-OrderId = Annotated[int, Field(ge=1, le=2**63 - 1)]
-DEFAULT_LIMIT = 200
 
 
 def get_server(call: Call) -> schema.ServerView:
     """Who answers, and who asks."""
     config = call.services.config
-    return schema.ServerView(server_id=config.server_id, version=VERSION, actor=call.actor.name, role=call.actor.role)
+    ca = None if config.tls is None or config.tls.ca is None else config.tls.ca.read_text()
+    return schema.ServerView(
+        server_id=config.server_id,
+        public_url=config.public_url,
+        version=VERSION,
+        actor=call.actor.name,
+        role=call.actor.role,
+        ca_certificate=ca,
+    )
 
 
 def list_all_devices(call: Call) -> list[schema.DeviceView]:
     """All devices, by name."""
     with call.services.database.read() as session:
-        return [views.device_view(session, device) for device in list_devices(session, label=call.query["label"])]
+        return views.device_views(session, list_devices(session, label=call.query["label"]))
 
 
 def add_device(call: Call) -> schema.RegistrationView:
@@ -128,7 +132,9 @@ def create_order(call: Call) -> schema.OrderDetailView:
         device = find_device(session, call.path["device"])
         order = place_order(call, session, device, call.body, Request(call.actor.name, _deadline(call.body)))
         session.flush()
-        return views.order_detail_view(session, order)
+        view = views.order_detail_view(session, order)
+    call.services.notifier.wake(device.id)
+    return view
 
 
 def list_orders(call: Call) -> list[schema.OrderView]:
@@ -173,6 +179,7 @@ def create_group(call: Call) -> schema.GroupView:
     """The same order for every device with a label. Devices that it does not fit are listed in ``refused``."""
     body: schema.NewGroupBody = call.body
     refused = []
+    ordered: list[int] = []
     with call.services.database.write() as session:
         devices = list_devices(session, label=body.label)
         if not devices:
@@ -186,10 +193,14 @@ def create_group(call: Call) -> schema.GroupView:
         for device in devices:
             try:
                 place_order(call, session, device, body.order, request)
+                ordered.append(device.id)
             except Problem as problem:
                 refused.append(f"{device.name}: {problem}")
         session.flush()
-        return views.group_view(session, group, refused)
+        view = views.group_view(session, group, refused)
+    for device_id in ordered[: body.rate]:  # the others are reminded when it is their turn
+        call.services.notifier.wake(device_id)
+    return view
 
 
 def list_groups(call: Call) -> list[schema.GroupView]:
@@ -197,6 +208,17 @@ def list_groups(call: Call) -> list[schema.GroupView]:
     query = select(OrderGroup).order_by(OrderGroup.id.desc()).limit(call.query["limit"])
     with call.services.database.read() as session:
         return [views.group_view(session, group) for group in session.scalars(query)]
+
+
+def get_group(call: Call) -> schema.GroupView:
+    """One order group."""
+    number = _number(call.path["group"], "order group", "virmo group list")
+    with call.services.database.write() as session:
+        call.services.engine.expire(session)
+        group = session.get(OrderGroup, number)
+        if group is None:
+            raise not_found("order group", number, "see 'virmo group list'")
+        return views.group_view(session, group)
 
 
 def list_images(call: Call) -> list[schema.ImageView]:
@@ -264,6 +286,9 @@ def place_order(call: Call, session: Session, device: Device, body: Any, request
             )
         case schema.VmOperationBody():
             return orders.vm_operation(session, device, request, kind=body.kind, name=body.name)
+        case schema.NodeBody():
+            command = orders_service.NodeCommand(body.kind, body.uri, body.value, body.format, body.type)
+            return orders.node_command(session, device, request, command)
         case _:
             return orders.refresh(session, device, request)
 
@@ -273,87 +298,10 @@ def _deadline(body: Any) -> timedelta | None:
 
 
 def _order_id(call: Call) -> int:
-    text = call.path["order"]
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise not_found("order", text, "orders have numbers, see 'virmo order list'")
-    return int(text)
+    return _number(call.path["order"], "order", "virmo order list")
 
 
-_LIMIT = {"limit": Query(Limit, "at most so many", DEFAULT_LIMIT)}
-_SHA256 = Annotated[str, Field(pattern=schema.SHA256_PATTERN)]
-
-ENDPOINTS = (
-    Endpoint("GET", "/server", Role.VIEWER, "Who answers", get_server, schema.ServerView, problems=()),
-    Endpoint(
-        "GET", "/devices", Role.VIEWER, "List devices", list_all_devices, list[schema.DeviceView],
-        query={"label": Query(schema.Label, "only devices with this label")}, problems=(),
-    ),
-    Endpoint(
-        "POST", "/devices", Role.ADMIN, "Register a device", add_device, schema.RegistrationView,
-        schema.NewDeviceBody, status=201, problems=(409,),
-    ),
-    Endpoint("GET", "/devices/{device}", Role.VIEWER, "Show a device", get_device, schema.DeviceView),
-    Endpoint(
-        "PATCH", "/devices/{device}", Role.ADMIN, "Change a device", change_device, schema.DeviceView,
-        schema.DeviceChangeBody, problems=(404, 409),
-    ),
-    Endpoint("DELETE", "/devices/{device}", Role.ADMIN, "Forget a device", remove_device, status=204),
-    Endpoint(
-        "POST", "/devices/{device}/credentials", Role.ADMIN, "Renew a device's credentials", renew_device_credentials,
-        schema.RegistrationView,
-    ),
-    Endpoint("GET", "/devices/{device}/vms", Role.VIEWER, "List a device's VMs", list_vms, list[schema.VmView]),
-    Endpoint(
-        "GET", "/devices/{device}/images", Role.VIEWER, "List a device's images", list_device_images,
-        list[schema.DeviceImageView],
-    ),
-    Endpoint(
-        "GET", "/devices/{device}/nodes", Role.VIEWER, "Known nodes of a device's tree", list_nodes,
-        list[schema.NodeView], query={"uri": Query(schema.Text, "below this node", ".")},
-    ),
-    Endpoint(
-        "GET", "/devices/{device}/alerts", Role.VIEWER, "Alerts of a device", list_alerts, list[schema.AlertView],
-        query=_LIMIT,
-    ),
-    Endpoint(
-        "POST", "/devices/{device}/orders", Role.OPERATOR, "Order something of a device", create_order,
-        schema.OrderDetailView, schema.OrderBody, status=201, problems=(404, 409),
-    ),
-    Endpoint(
-        "GET", "/orders", Role.VIEWER, "List orders", list_orders, list[schema.OrderView],
-        query={
-            "device": Query(schema.Text, "only of this device"),
-            "state": Query(OrderState, "only in this state"),
-            "group": Query(OrderId, "only of this group"),
-            **_LIMIT,
-        },
-    ),
-    Endpoint("GET", "/orders/{order}", Role.VIEWER, "Show an order", get_order, schema.OrderDetailView),
-    Endpoint(
-        "POST", "/orders/{order}/cancel", Role.OPERATOR, "Cancel an order", cancel_order, schema.OrderDetailView,
-        problems=(404, 409),
-    ),
-    Endpoint(
-        "POST", "/groups", Role.OPERATOR, "Order something of all devices with a label", create_group,
-        schema.GroupView, schema.NewGroupBody, status=201, problems=(404, 409),
-    ),
-    Endpoint(
-        "GET", "/groups", Role.VIEWER, "List order groups", list_groups, list[schema.GroupView], query=_LIMIT,
-        problems=(),
-    ),
-    Endpoint(
-        "GET", "/images", Role.VIEWER, "List the image library", list_images, list[schema.ImageView],
-        query={"sha256": Query(_SHA256, "only files with this SHA-256")}, problems=(),
-    ),
-    Endpoint("GET", "/images/{image}", Role.VIEWER, "Show a library image", get_image, schema.ImageView),
-    Endpoint(
-        "DELETE", "/images/{image}", Role.OPERATOR, "Remove a library image", delete_library_image, status=204,
-        problems=(404, 409),
-    ),
-    Endpoint("GET", "/tokens", Role.ADMIN, "List tokens", list_tokens, list[schema.TokenView], problems=()),
-    Endpoint(
-        "POST", "/tokens", Role.ADMIN, "Make a token", create_token, schema.NewTokenView, schema.NewTokenBody,
-        status=201, problems=(409,),
-    ),
-    Endpoint("DELETE", "/tokens/{token}", Role.ADMIN, "Revoke a token", remove_token, status=204, problems=(404, 409)),
-)  # fmt: skip
+def _number(untrusted_text: str, what: str, hint: str) -> int:
+    if not (untrusted_text.isascii() and untrusted_text.isdigit() and len(untrusted_text) < 19):
+        raise not_found(what, untrusted_text, f"they have numbers, see '{hint}'")
+    return int(untrusted_text)

@@ -14,6 +14,10 @@ from virmo_server.model import OrderState, Role
 NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$"
 #: What XML 1.0 can carry, without line breaks: texts travel to devices in XML.
 TEXT_PATTERN = r"^[\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*$"
+#: The same with line breaks and tabs, for values of nodes.
+XML_TEXT_PATTERN = r"^[\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*$"
+#: ``.`` or ``./A/B``, with ``?prop=`` or ``?list=``; the device checks the rest.
+URI_PATTERN = r"^\.(/[^/\x00-\x20\x7f-\x9f?#]+)*(\?(prop|list)=[A-Za-z+-]+)?$"
 SHA256_PATTERN = r"^[0-9a-fA-F]{64}$"
 FILE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 MEDIA_TYPE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,99}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,99}$"
@@ -55,9 +59,11 @@ class ServerView(View):
     """Who answers."""
 
     server_id: str
+    public_url: str
     version: str
     actor: str
     role: Role
+    ca_certificate: str | None  #: PEM, for devices that shall trust this server
 
 
 class NewDeviceBody(Body):
@@ -277,8 +283,20 @@ class RefreshBody(Body):
     deadline_seconds: DeadlineSeconds | None = None
 
 
+class NodeBody(Body):
+    """One command on a node of the device's tree; ``value`` is for add, replace and exec."""
+
+    kind: Literal["node-get", "node-add", "node-replace", "node-delete", "node-exec"]
+    uri: Annotated[str, Field(pattern=URI_PATTERN, max_length=1024)]
+    value: Annotated[str, Field(pattern=XML_TEXT_PATTERN, max_length=65536)] = ""
+    format: Literal["b64", "bool", "chr", "int", "node", "null", "xml", "date", "time", "float"] | None = None
+    type: Annotated[str, Field(pattern=TEXT_PATTERN, max_length=255)] | None = None
+    deadline_seconds: DeadlineSeconds | None = None
+
+
 OrderBody = Annotated[
-    DeliverImageBody | DeleteImageBody | CreateVmBody | VmOperationBody | RefreshBody, Field(discriminator="kind")
+    DeliverImageBody | DeleteImageBody | CreateVmBody | VmOperationBody | RefreshBody | NodeBody,
+    Field(discriminator="kind"),
 ]
 
 

@@ -34,8 +34,12 @@ def device_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def order_options(parser: argparse.ArgumentParser) -> None:
-    """For commands that make an order."""
+    """For commands that make an order; they take ``@LABEL`` for DEVICE."""
+    parser.epilog = "DEVICE may be @LABEL: the same order for every device with that label."
     wait_options(parser)
+    parser.add_argument(
+        "--rate", type=int, metavar="N", help="with @LABEL: at most so many of the orders are under way at once"
+    )
     parser.add_argument(
         "--deadline", type=_seconds, metavar="TIME",
         help="the order expires if it is not done by then: 90, 90s, 15m, 12h, 7d (default: set in the server)",

@@ -1,4 +1,4 @@
-"""``virmo order …``"""
+"""``virmo order …`` and ``virmo group …``"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from virmo_server.cli.arguments import Nouns, command, noun, wait_options
 from virmo_server.cli.client import segment
-from virmo_server.cli.context import EXIT_OK, Context, order_summary
+from virmo_server.cli.context import EXIT_OK, Context, group_summary, order_summary
 from virmo_server.cli.output import ago
 
 STATES = ("queued", "sent", "accepted", "done", "failed", "expired", "cancelled")
@@ -24,6 +24,8 @@ def register(nouns: Nouns) -> None:
     wait_options(show)
     cancel = command(verbs, "cancel", _cancel, "end an order without waiting for the device")
     cancel.add_argument("order", metavar="ORDER")
+    groups = noun(nouns, "group", "see orders that were given to many devices at once (with @LABEL)")
+    command(groups, "list", _list_groups, "list order groups, newest first")
 
 
 def _list(context: Context) -> int:
@@ -83,4 +85,16 @@ def _cancel(context: Context) -> int:
         context.output.json(order)
     else:
         context.output.line(order_summary(order))
+    return EXIT_OK
+
+
+def _list_groups(context: Context) -> int:
+    groups = context.client.get("/groups")
+    if context.output.as_json:
+        context.output.json(groups)
+        return EXIT_OK
+    for group in groups:
+        context.output.line(f"{group_summary(group)}, made {ago(group['created_at'])} by {group['created_by']}")
+    if not groups:
+        context.output.line("no order groups: give an order with @LABEL instead of a device")
     return EXIT_OK

@@ -10,7 +10,7 @@ from typing import Any
 from virmo_server.cli.client import Client, segment
 from virmo_server.cli.output import Output
 from virmo_server.cli.settings import load_settings
-from virmo_server.cli.waiting import wait_for_order
+from virmo_server.cli.waiting import wait_for_group, wait_for_order
 
 EXIT_OK = 0
 EXIT_ORDER_FAILED = 1
@@ -37,10 +37,12 @@ class Context:
         return Output(as_json=self.options.json)
 
     def place_order(self, device: str, body: dict[str, Any]) -> int:
-        """Order something of a device and, with ``--wait``, see it through; the exit status."""
+        """Order something of a device, or with ``@LABEL`` of many; with ``--wait`` see it through. The exit status."""
         body = {key: value for key, value in body.items() if value is not None}
         if self.options.deadline is not None:
             body["deadline_seconds"] = self.options.deadline
+        if device.startswith("@"):
+            return self._place_group(device[1:], body)
         order = self.client.post(f"/devices/{segment(device)}/orders", body)
         if not self.options.wait:
             if self.output.as_json:
@@ -53,6 +55,20 @@ class Context:
             return EXIT_OK
         return self.see_through(order)
 
+    def _place_group(self, label: str, body: dict[str, Any]) -> int:
+        group = self.client.post("/groups", {"label": label, "rate": self.options.rate, "order": body})
+        refused = group["refused"]
+        if self.options.wait:
+            group = wait_for_group(self.client, self.output, group, self.options.timeout)
+        if self.output.as_json:
+            self.output.json({**group, "refused": refused})
+        else:
+            for line in refused:
+                self.output.line(f"refused: {line}")
+            self.output.line(group_summary(group))
+        failed = set(group["states"]) & {"failed", "expired", "cancelled"}
+        return EXIT_ORDER_FAILED if refused or failed else EXIT_OK
+
     def see_through(self, order: dict[str, Any]) -> int:
         """Wait for the order's end and tell it; the exit status."""
         order = wait_for_order(self.client, self.output, order, self.options.timeout)
@@ -61,6 +77,12 @@ class Context:
         else:
             self.output.line(order_summary(order))
         return EXIT_OK if order["state"] == "done" else EXIT_ORDER_FAILED
+
+
+def group_summary(group: dict[str, Any]) -> str:
+    """How a group's orders stand, in one line."""
+    states = ", ".join(f"{count} {state}" for state, count in group["states"].items()) or "no orders"
+    return f"group {group['id']} (label {group['label']}): {states}"
 
 
 def order_summary(order: dict[str, Any]) -> str:

@@ -6,7 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from virmo_server.cli import commands_device, commands_image, commands_order, commands_vm
+from virmo_server.cli import (
+    commands_device,
+    commands_image,
+    commands_node,
+    commands_order,
+    commands_server,
+    commands_vm,
+)
 from virmo_server.cli.client import ClientError
 from virmo_server.cli.context import EXIT_NOT_IN_TIME, EXIT_REFUSED, EXIT_USAGE, Context
 from virmo_server.cli.settings import SettingsError
@@ -63,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ca", metavar="FILE", help="CA certificate of the server, PEM")
     parser.add_argument("--config", metavar="FILE", help="settings file")
     nouns = parser.add_subparsers(required=True, metavar="NOUN")
-    for module in (commands_device, commands_image, commands_vm, commands_order):
+    for module in (commands_device, commands_image, commands_vm, commands_node, commands_order, commands_server):
         module.register(nouns)
     return parser
 

@@ -53,6 +53,24 @@ def wait_for_order(client: Client, output: Output, order: dict[str, Any], timeou
             pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
 
 
+def wait_for_group(client: Client, output: Output, group: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+    """The group when all its orders have ended; :class:`NotInTime` as for an order."""
+    started = time.monotonic()
+    with _display(output, f"group {group['id']}: {group['label']}") as show:
+        shown = None
+        while True:
+            group = client.get(f"/groups/{group['id']}")
+            states = ", ".join(f"{count} {state}" for state, count in group["states"].items())
+            if states != shown:
+                show(states)
+                shown = states
+            if set(group["states"]) <= FINAL:
+                return group
+            if timeout is not None and time.monotonic() - started >= timeout:
+                raise NotInTime(f"group {group['id']} has not ended within {timeout:g} s: {states}")
+            time.sleep(LONGEST_PAUSE_SECONDS)
+
+
 @contextmanager
 def upload_progress(output: Output, name: str, size: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, nothing elsewhere; the callable takes the bytes sent so far."""

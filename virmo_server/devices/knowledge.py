@@ -53,6 +53,13 @@ def observe(session: Session, device: Device, outcome: Outcome, at: datetime) ->
             pass
 
 
+def learn_state(session: Session, device: Device, untrusted_uri: str, state: int, at: datetime) -> None:
+    """A device reported a VM's new State by itself; only nodes that are known already are believed."""
+    known = session.get(KnownNode, (device.id, _normal(untrusted_uri)))
+    if known is not None and known.uri.startswith(f"{virmo_root(device)}/") and known.uri.endswith("/State"):
+        known.value, known.known_at = str(state), at
+
+
 def forget(session: Session, device: Device, uri: str) -> None:
     """The node is gone: drop it, all below it, and the entry that it was."""
     uri = _normal(uri)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, selectinload
 
 from virmo_server.clock import Clock
 from virmo_server.credentials import new_dm_secret, new_nonce
@@ -108,7 +108,7 @@ def find_device(session: Session, reference: str) -> Device:
 
 def list_devices(session: Session, *, label: str | None = None) -> list[Device]:
     """All devices, or those with ``label``, by name."""
-    query = select(Device).order_by(Device.name)
+    query = select(Device).options(selectinload(Device.labels)).order_by(Device.name)
     if label is not None:
         query = query.where(Device.labels.any(DeviceLabel.label == label))
     return list(session.scalars(query))

@@ -8,13 +8,16 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from dom0_agent.omadm.alerts import normal_alert_type
 from dom0_agent.omadm.status import Status
 from virmo_server.model import Device, Order, OrderState, ReceivedAlert
+from virmo_server.procedures.states import parse_state
 
 IMAGE_READY = "urn:oma:at:oma-virmo:imageready:1.0"
 #: Vendor type for the end of operations that were answered 202; VirMO defines none (reading A-27).
 OPERATION_COMPLETE = "org.virmo/operationcomplete"
-_PREFIXES = ("reversed-domain-name:", "content-type:")
+#: Vendor type for a State that changed though no server asked for it; Source is the State node, Data its new value.
+STATE_CHANGED = "org.virmo/statechanged"
 #: Alert data is a code or a short text; more is not kept.
 MAX_DATA_CHARS = 4096
 
@@ -32,11 +35,8 @@ class DeviceAlert:
 
     @property
     def kind(self) -> str:
-        """The type without white space and prefix, in lower case: what types are compared by."""
-        untrusted_type = self.type.strip().lower()
-        for prefix in _PREFIXES:
-            untrusted_type = untrusted_type.removeprefix(prefix)
-        return untrusted_type.strip()
+        """The type as types are compared."""
+        return normal_alert_type(self.type)
 
     def end_status(self) -> int | None:
         """The DM status with which an operation ended, if that is what the alert says."""
@@ -46,6 +46,10 @@ class DeviceAlert:
         if self.kind == OPERATION_COMPLETE and untrusted_code.isascii() and untrusted_code.isdigit():
             return int(untrusted_code[:4])
         return None
+
+    def new_state(self) -> int | None:
+        """The State that a VM has now, if that is what the alert says."""
+        return parse_state(self.data) if self.kind == STATE_CHANGED else None
 
 
 def find_order(session: Session, device: Device, alert: DeviceAlert) -> Order | None:

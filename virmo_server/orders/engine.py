@@ -25,6 +25,7 @@ from virmo_server.orders.lifecycle import DEVICE_ACTOR, SERVER_ACTOR, By, finish
 from virmo_server.orders.prerequisites import Blocked, Ready, Unfit, check
 from virmo_server.procedures.catalogue import PROCEDURES
 from virmo_server.procedures.core import (
+    UNKNOWABLE,
     Await,
     Decision,
     DmCommand,
@@ -119,6 +120,9 @@ class OrderEngine:
         status = alert.end_status()
         order = find_order(session, device, alert)
         record_alert(session, device, alert, order, now)
+        state = alert.new_state()
+        if state is not None:
+            knowledge.learn_state(session, device, alert.source, state, now)
         if order is None or status is None:
             logger.info("alert device=%s type=%s source=%s order=none", device.name, alert.type, alert.source)
             return
@@ -184,7 +188,12 @@ class OrderEngine:
             )
             return
         lost_step = order.step
-        order.step = _procedure(order).steps[lost_step].if_doubtful or lost_step
+        next_step = _procedure(order).steps[lost_step].if_doubtful or lost_step
+        if next_step == UNKNOWABLE:
+            message = "the session was lost before the answer: it is not known whether the device has done it"
+            finish(session, order, By(SERVER_ACTOR, now), OrderState.FAILED, message)
+            return
+        order.step = next_step
         note(
             session,
             order,

@@ -29,6 +29,8 @@ T = TypeVar("T", Vm, DeliveredImage)
 
 #: Target of orders that concern the device as a whole.
 DEVICE_TARGET = "device"
+#: Target of raw commands: they are done in the order in which they were given.
+NODE_TARGET = "tree"
 #: Keeps node names below the segment length that small clients take (32), with the random part.
 _SLUG_CHARS = 20
 _RANDOM_CHARS = 6
@@ -46,6 +48,17 @@ class Request:
     actor: str
     deadline: timedelta | None = None
     group_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCommand:
+    """Raw access to a node; ``kind`` is one of ``procedures.node.NODE_COMMANDS``."""
+
+    kind: str
+    uri: str
+    value: str = ""
+    format: str | None = None
+    type: str | None = None
 
 
 class OrderService:
@@ -126,6 +139,17 @@ class OrderService:
         entry = _require_entry(session, Vm, device, name)
         params = {"name": entry.name, "node": entry.node}
         return self._queue(session, device, request, kind=kind, target=f"vm:{entry.node}", params=params)
+
+    def node_command(self, session: Session, device: Device, request: Request, command: NodeCommand) -> Order:
+        """One command on a node, as it is."""
+        params = {
+            "name": command.uri,
+            "uri": command.uri,
+            "value": command.value,
+            "format": command.format,
+            "type": command.type,
+        }
+        return self._queue(session, device, request, kind=command.kind, target=NODE_TARGET, params=params)
 
     def refresh(self, session: Session, device: Device, request: Request) -> Order:
         """Read again what the device has; an open refresh is shared."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from virmo_server.procedures.core import Procedure
 from virmo_server.procedures.image import delete_procedure, deliver_procedure
+from virmo_server.procedures.node import NODE_COMMANDS, node_procedure
 from virmo_server.procedures.refresh import refresh_procedure
 from virmo_server.procedures.vm import PRIMITIVES, create_procedure, primitive_procedure
 
@@ -19,5 +20,6 @@ PROCEDURES: Mapping[str, Procedure] = {
     DELETE_IMAGE: delete_procedure(),
     CREATE_VM: create_procedure(),
     REFRESH: refresh_procedure(),
+    **{kind: node_procedure(verb) for kind, verb in NODE_COMMANDS.items()},
     **{kind: primitive_procedure(primitive) for kind, primitive in PRIMITIVES.items()},
 }

@@ -114,6 +114,10 @@ class Fail:
 Decision = Go | Await | Done | Fail
 
 
+#: As ``Step.if_doubtful``: nobody can find out whether it was done, so the order fails and says so.
+UNKNOWABLE = "unknowable"
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """``commands`` are executed by the device in this order; ``judge`` gets one outcome for each."""

@@ -1,0 +1,98 @@
+"""The table of the HTTP API: every operation with role, bodies and query; routes and OpenAPI come from it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from virmo_server.api import operations as op
+from virmo_server.api import schema
+from virmo_server.api.endpoint import Endpoint, Query
+from virmo_server.model import OrderState, Role
+
+Limit = Annotated[int, Field(ge=1, le=1000)]
+OrderId = Annotated[int, Field(ge=1, le=2**63 - 1)]
+DEFAULT_LIMIT = 200
+
+_LIMIT = {"limit": Query(Limit, "at most so many", DEFAULT_LIMIT)}
+_SHA256 = Annotated[str, Field(pattern=schema.SHA256_PATTERN)]
+
+ENDPOINTS = (
+    Endpoint("GET", "/server", Role.VIEWER, "Who answers", op.get_server, schema.ServerView, problems=()),
+    Endpoint(
+        "GET", "/devices", Role.VIEWER, "List devices", op.list_all_devices, list[schema.DeviceView],
+        query={"label": Query(schema.Label, "only devices with this label")}, problems=(),
+    ),
+    Endpoint(
+        "POST", "/devices", Role.ADMIN, "Register a device", op.add_device, schema.RegistrationView,
+        schema.NewDeviceBody, status=201, problems=(409,),
+    ),
+    Endpoint("GET", "/devices/{device}", Role.VIEWER, "Show a device", op.get_device, schema.DeviceView),
+    Endpoint(
+        "PATCH", "/devices/{device}", Role.ADMIN, "Change a device", op.change_device, schema.DeviceView,
+        schema.DeviceChangeBody, problems=(404, 409),
+    ),
+    Endpoint("DELETE", "/devices/{device}", Role.ADMIN, "Forget a device", op.remove_device, status=204),
+    Endpoint(
+        "POST", "/devices/{device}/credentials", Role.ADMIN, "Renew a device's credentials",
+        op.renew_device_credentials, schema.RegistrationView,
+    ),
+    Endpoint("GET", "/devices/{device}/vms", Role.VIEWER, "List a device's VMs", op.list_vms, list[schema.VmView]),
+    Endpoint(
+        "GET", "/devices/{device}/images", Role.VIEWER, "List a device's images", op.list_device_images,
+        list[schema.DeviceImageView],
+    ),
+    Endpoint(
+        "GET", "/devices/{device}/nodes", Role.VIEWER, "Known nodes of a device's tree", op.list_nodes,
+        list[schema.NodeView], query={"uri": Query(schema.Text, "below this node", ".")},
+    ),
+    Endpoint(
+        "GET", "/devices/{device}/alerts", Role.VIEWER, "Alerts of a device", op.list_alerts, list[schema.AlertView],
+        query=_LIMIT,
+    ),
+    Endpoint(
+        "POST", "/devices/{device}/orders", Role.OPERATOR, "Order something of a device", op.create_order,
+        schema.OrderDetailView, schema.OrderBody, status=201, problems=(404, 409),
+    ),
+    Endpoint(
+        "GET", "/orders", Role.VIEWER, "List orders", op.list_orders, list[schema.OrderView],
+        query={
+            "device": Query(schema.Text, "only of this device"),
+            "state": Query(OrderState, "only in this state"),
+            "group": Query(OrderId, "only of this group"),
+            **_LIMIT,
+        },
+    ),
+    Endpoint("GET", "/orders/{order}", Role.VIEWER, "Show an order", op.get_order, schema.OrderDetailView),
+    Endpoint(
+        "POST", "/orders/{order}/cancel", Role.OPERATOR, "Cancel an order", op.cancel_order, schema.OrderDetailView,
+        problems=(404, 409),
+    ),
+    Endpoint(
+        "POST", "/groups", Role.OPERATOR, "Order something of all devices with a label", op.create_group,
+        schema.GroupView, schema.NewGroupBody, status=201, problems=(404, 409),
+    ),
+    Endpoint(
+        "GET", "/groups", Role.VIEWER, "List order groups", op.list_groups, list[schema.GroupView], query=_LIMIT,
+        problems=(),
+    ),
+    Endpoint("GET", "/groups/{group}", Role.VIEWER, "Show an order group", op.get_group, schema.GroupView),
+    Endpoint(
+        "GET", "/images", Role.VIEWER, "List the image library", op.list_images, list[schema.ImageView],
+        query={"sha256": Query(_SHA256, "only files with this SHA-256")}, problems=(),
+    ),
+    Endpoint("GET", "/images/{image}", Role.VIEWER, "Show a library image", op.get_image, schema.ImageView),
+    Endpoint(
+        "DELETE", "/images/{image}", Role.OPERATOR, "Remove a library image", op.delete_library_image, status=204,
+        problems=(404, 409),
+    ),
+    Endpoint("GET", "/tokens", Role.ADMIN, "List tokens", op.list_tokens, list[schema.TokenView], problems=()),
+    Endpoint(
+        "POST", "/tokens", Role.ADMIN, "Make a token", op.create_token, schema.NewTokenView, schema.NewTokenBody,
+        status=201, problems=(409,),
+    ),
+    Endpoint(
+        "DELETE", "/tokens/{token}", Role.ADMIN, "Revoke a token", op.remove_token, status=204, problems=(404, 409),
+    ),
+)  # fmt: skip
