@@ -257,20 +257,30 @@ _RUN: dict[type, Callable[..., _Reply]] = {
 
 def item_value(command_meta: c.Meta | None, item: c.Item) -> ItemValue:
     """A value for the tree from an Item and the Meta around it; raises :class:`DMError` 415 for an unknown Format."""
-    meta = c.effective_meta(command_meta, item.meta)
+    meta = item.meta if command_meta is None else c.effective_meta(command_meta, item.meta)
     data = item.data if item.data is not None else ""
-    if meta is None:
-        return ItemValue(data)
-    format_ = None
-    if meta.format is not None:
-        format_ = _FORMATS.get(meta.format)
-        if format_ is None:
-            raise DMError(Status.UNSUPPORTED_FORMAT, f"Format {meta.format[:40]!r} does not exist")
-    if format_ is Format.BIN and isinstance(data, str):
+    format_ = type_ = None
+    if meta is not None:
+        type_ = meta.type
+        if meta.format is not None:
+            format_ = _FORMATS.get(meta.format)
+            if format_ is None:
+                raise DMError(Status.UNSUPPORTED_FORMAT, f"Format {meta.format[:40]!r} does not exist")
+    if isinstance(data, bytes):
+        if format_ is not Format.BIN and not is_tnds(type_):
+            data = _as_text(data)  # OPAQUE is also a way to write text (wbxml digest 6)
+    elif format_ is Format.BIN:
         data = data.encode()
-    elif format_ is not Format.BIN and isinstance(data, bytes) and not is_tnds(meta.type):
-        data = _decoded(data)
-    return ItemValue(data, format_, meta.type)
+    return ItemValue(data, format_, type_)
+
+
+def _as_text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise DMError(
+            Status.UNSUPPORTED_FORMAT, "the value's octets are not UTF-8 and its Format is not bin"
+        ) from error
 
 
 def refusal(body: tuple[c.BodyElement, ...], msg_ref: int, code: int) -> list[c.BodyElement]:
@@ -290,15 +300,6 @@ def not_written(answer: c.BodyElement, code: int) -> c.BodyElement:
 
 
 _WRITES = frozenset({"Add", "Copy", "Delete", "Replace"})
-
-
-def _decoded(data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise DMError(
-            Status.UNSUPPORTED_FORMAT, "the value's octets are not UTF-8 and its Format is not bin"
-        ) from error
 
 
 def _target(item: c.Item) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dom0_agent.omadm import commands as c
 
 _SERVER, _DEVICE = "https://server.example/dm", "urn:uuid:4c3c5a3e-0000-4000-8000-000000000001"
@@ -120,3 +122,18 @@ MESSAGES: dict[str, c.Message] = {
     ),
     "other scripts": _server(c.Replace("1", (_item("./a", "\u4e2d\u6587 \u0440\u0443\u0441 \U0001f600 a\tb"),))),
 }
+
+
+def textual(message: c.Message) -> c.Message:
+    """libwbxml writes Data of Add and Replace as OPAQUE: the octets of the same text."""
+
+    def fix(command: c.BodyElement) -> c.BodyElement:
+        if isinstance(command, c.Container):
+            return replace(command, commands=tuple(fix(member) for member in command.commands))
+        if isinstance(command, c.UnknownCommand):
+            return command
+        items = getattr(command, "items", ())
+        fixed = tuple(replace(i, data=i.data.decode()) if isinstance(i.data, bytes) else i for i in items)
+        return replace(command, items=fixed) if items else command
+
+    return replace(message, body=tuple(fix(command) for command in message.body))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from dom0_agent.omadm.element import markup
 from dom0_agent.omadm.status import ProtocolError
 from dom0_agent.omadm.wbxml import WbxmlCodec, parse_untrusted
 from dom0_agent.omadm.xml import XmlCodec
-from tests.unit.omadm.messages import MESSAGES
+from tests.unit.omadm.messages import MESSAGES, textual
 
 CODEC = WbxmlCodec()
 
@@ -175,18 +174,3 @@ def test_we_read_what_libwbxml_writes(name: str, options: tuple[str, ...], tmp_p
     message = MESSAGES[name]
     wbxml = convert("xml2wbxml", XmlCodec().encode(message), tmp_path, "-k", "-v", "1.2", *options)
     assert plain(textual(CODEC.decode(wbxml))) == plain(message)
-
-
-def textual(message: c.Message) -> c.Message:
-    """libwbxml writes Data of Add and Replace as OPAQUE: the octets of the same text."""
-
-    def fix(command: c.BodyElement) -> c.BodyElement:
-        if isinstance(command, c.Container):
-            return replace(command, commands=tuple(fix(member) for member in command.commands))
-        if isinstance(command, c.UnknownCommand):
-            return command
-        items = getattr(command, "items", ())
-        fixed = tuple(replace(i, data=i.data.decode()) if isinstance(i.data, bytes) else i for i in items)
-        return replace(command, items=fixed) if items else command
-
-    return replace(message, body=tuple(fix(command) for command in message.body))
