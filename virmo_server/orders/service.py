@@ -152,9 +152,11 @@ class OrderService:
         return self._queue(session, device, request, kind=command.kind, target=NODE_TARGET, params=params)
 
     def refresh(self, session: Session, device: Device, request: Request) -> Order:
-        """Read again what the device has; an open refresh is shared."""
+        """Read again what the device has; an open refresh is shared, but by groups, which count their own orders."""
         present = _open_order(session, device, DEVICE_TARGET, REFRESH)
-        return present or self._queue(session, device, request, kind=REFRESH, target=DEVICE_TARGET, params={})
+        if present is not None and request.group_id is None:
+            return present
+        return self._queue(session, device, request, kind=REFRESH, target=DEVICE_TARGET, params={})
 
     def cancel(self, session: Session, order: Order, actor: str) -> None:
         """End an open order without waiting for the device; 409 when it has ended already."""

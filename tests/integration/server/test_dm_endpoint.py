@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from dom0_agent.omadm.codec import XML_MEDIA_TYPE, codec_for
+from dom0_agent.omadm.codec import WBXML_MEDIA_TYPE, XML_MEDIA_TYPE, codec_for
 from dom0_agent.omadm.session import EndReason, SessionLimits
 from dom0_agent.omadm.tree_access import ItemValue
 from tests.integration.server.conftest import Virmo
@@ -33,6 +33,15 @@ def test_authentication_both_ways(server: ServerProcess, auth: str) -> None:
     device = server.client.get(f"/devices/auth-{auth}")
     assert device["last_seen_at"] is not None
     assert device["auth_failed_at"] is None
+
+
+def test_wbxml_is_answered_in_wbxml(server: ServerProcess) -> None:
+    """OMA-TS-DM-Protocol: an answer has the encoding of its question."""
+    board = server.add_board("binary")
+    board.media_type = WBXML_MEDIA_TYPE
+    assert board.session().ok
+    assert server.client.get("/orders", device="binary")[0]["state"] == "done"
+    assert not board.exchanges[0][1].startswith(b"<")
 
 
 def test_stale_nonces_are_cured_by_challenges(server: ServerProcess) -> None:

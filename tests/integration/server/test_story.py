@@ -87,8 +87,43 @@ def test_group_of_devices_by_label(server: ServerProcess) -> None:
     body = {"label": "lab", "rate": 1, "order": {"kind": "refresh"}}
     group = server.client.post("/groups", body)
     assert group["states"] == {"queued": 3}
-    first, _ = boards[0].begin()
-    del first
     for board in boards:
         assert board.session().ok
     assert server.client.get("/groups")[0]["states"] == {"done": 3}
+
+
+def test_label_instead_of_a_device(server: ServerProcess, virmo: Virmo) -> None:
+    """``@LABEL`` orders of all devices with it; those it does not fit are named."""
+    boards = [server.add_board(f"rack-{number}", labels=["rack"]) for number in range(2)]
+    refused = virmo("vm", "poweroff", "@rack", "www")
+    assert refused.status == 1
+    assert "refused: rack-0: there is no VM on device 'rack-0' named 'www'" in refused.out
+    with boards[0].polling(), boards[1].polling():
+        done = virmo("device", "refresh", "@rack", "--rate", "1", "--wait", "--timeout", "60")
+    assert done.status == 0, done
+    assert "2 done" in done.out
+    assert "2 done" in virmo("group", "list").out
+
+
+def test_raw_node_access(server: ServerProcess, virmo: Virmo) -> None:
+    board = server.add_board("raw")
+    wait = ("--wait", "--timeout", "60")
+    with board.polling():
+        got = virmo("node", "get", "raw", "./VirMO/DeviceResources", *wait)
+        assert (got.status, "RAM=1073741824&Storage=8589934592" in got.out) == (0, True)
+        assert virmo("node", "add", "raw", "./VirMO/mine", *wait).status == 0
+        assert virmo("node", "replace", "raw", "./VirMO/mine/Description", "ours & <theirs>", *wait).status == 0
+        missing = virmo("node", "delete", "raw", "./Nothing", *wait)
+    assert board.board.nodes["./VirMO/mine/Description"] == "ours & <theirs>"
+    assert missing.status == 1
+    assert "404 not found on the device" in missing.out
+    assert "ours & <theirs>" in virmo("device", "tree", "raw", "./VirMO").out
+
+
+def test_server_and_tokens(server: ServerProcess, virmo: Virmo) -> None:
+    assert "admin (admin)" in virmo("server", "show").out
+    assert virmo("server", "ca").out == server.installation.ca_file.read_text()
+    made = virmo("token", "add", "night-shift", "--role", "viewer")
+    assert made.out.startswith("virmo_")
+    assert "night-shift" in virmo("token", "list").out
+    assert virmo("token", "revoke", "night-shift").status == 0
