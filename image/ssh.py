@@ -89,7 +89,7 @@ class Ssh:
             "setpriv",
             "--pdeathsig",
             "KILL",
-            *self.command("-M", "-N", "-o", "ServerAliveInterval=20"),
+            *self.command("-M", "-N", "-o", "ServerAliveInterval=20", "-o", "ServerAliveCountMax=15"),
         ]
         self._master = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE

@@ -67,12 +67,19 @@ def _tell(options: argparse.Namespace, folder: Path, say: Callable[[str], None])
             server.start()
             return list(Story(server, board, say).tell())
         except ImageError as error:
-            parts = (error.detail, "--- the agent's log", board.agent_log(), "--- the server's log", server.log())
+            parts = (error.detail, "--- the agent's log", _agent_log(board), "--- the server's log", server.log())
             raise ImageError(error.failed, error.todo, detail="\n".join(part for part in parts if part)) from error
         finally:
             server.close()
     finally:
         board.close()
+
+
+def _agent_log(board: Board) -> str:
+    try:
+        return board.agent_log()
+    except ImageError as error:  # the board may be what is broken
+        return f"cannot be had: {error}"
 
 
 def _board(options: argparse.Namespace, folder: Path, say: Callable[[str], None]) -> Board:
