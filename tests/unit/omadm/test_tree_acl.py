@@ -127,6 +127,28 @@ def test_change_is_seen_at_once_deep_below() -> None:
     assert status(tree.get, OTHER, f"{M}/Stock") == Status.PERMISSION_DENIED
 
 
+@pytest.mark.parametrize("gone", ["deleted", "renamed", "rolled back"])
+def test_rights_of_a_node_that_went_do_not_come_back_with_its_name(gone: str) -> None:
+    tree, _, _ = make_tree()
+    new = "./Machines/new"
+    tree.device_set_acl(("Machines",), "Add=*&Get=*")
+    if gone == "rolled back":
+        with tree.atomic():
+            tree.add(SERVER, new, NODE)
+            assert status(tree.replace, SERVER, f"{new}/Price", ItemValue("1")) == 200
+    else:
+        tree.add(SERVER, new, NODE)
+        assert status(tree.replace, SERVER, f"{new}/Price", ItemValue("1")) == 200
+        if gone == "deleted":
+            tree.delete(SERVER, new)
+        else:
+            tree.replace(SERVER, f"{new}?prop=Name", ItemValue("moved"))
+            assert status(tree.replace, SERVER, "./Machines/moved/Price", ItemValue("1")) == 200
+    tree.add(OTHER, new, NODE)
+    assert status(tree.replace, OTHER, f"{new}/Price", ItemValue("2")) == 200
+    assert status(tree.replace, SERVER, f"{new}/Price", ItemValue("3")) == Status.PERMISSION_DENIED
+
+
 def test_live_leaves_take_acls() -> None:
     tree, machines, _ = make_tree()
     tree.replace(SERVER, f"{M}/Stock?prop=ACL", ItemValue(f"Get={OTHER}"))
