@@ -232,7 +232,8 @@ def test_status_for_nothing(syntax: str) -> None:
 
 @rule("Protocol: TargetRef and SourceRef", "a Status names the answered Item's Target and Source")
 def test_target_and_source_ref(syntax: str) -> None:
-    copy = "<Copy><CmdID>5</CmdID><Item><Target><LocURI>./a</LocURI></Target><Source><LocURI>./X</LocURI></Source></Item></Copy>"
+    item = "<Item><Target><LocURI>./a</LocURI></Target><Source><LocURI>./X</LocURI></Source></Item>"
+    copy = f"<Copy><CmdID>5</CmdID>{item}</Copy>"
     answer = Board(syntax, LeafTree({"./X": "1"})).ask(copy)
     assert texts(answer, "SyncBody/Status[Cmd='Copy']/TargetRef") == ["./a"]
     assert texts(answer, "SyncBody/Status[Cmd='Copy']/SourceRef") == ["./X"]
