@@ -57,7 +57,7 @@ def test_paths_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / ".config").write_text('BR2_A="$(BR2_EXTERNAL_VIRMO_PATH)/kernel/dom0.config"\nBR2_B="/usr/x"\n')
     assert list(check_paths(subject(tmp_path))) == ["= 1 paths"]
     (tmp_path / ".config").write_text('BR2_A="$(BR2_EXTERNAL_VIRMO_PATH)/kernel/dom1.config"\n')
-    assert list(check_paths(Subject(tmp_path, tmp_path, tmp_path, None)))[0].startswith("BR2_A: there is no ")
+    assert next(check_paths(Subject(tmp_path, tmp_path, tmp_path, None))).startswith("BR2_A: there is no ")
 
 
 def test_info_wants_a_hash_for_every_source_and_a_licence_for_ours(tmp_path: Path) -> None:

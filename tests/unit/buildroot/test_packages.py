@@ -158,7 +158,8 @@ def test_the_example_configuration_is_one_the_agent_accepts() -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(TREE)))
 def test_scripts_can_be_run_and_are_clean(script: Path) -> None:
-    assert script.stat().st_mode & 0o111 == 0o111
+    installed_by_make = script.name.startswith("S95")  # which sets the mode; Buildroot's style wants the file without
+    assert bool(script.stat().st_mode & 0o111) != installed_by_make
     first = script.read_text().splitlines()[0]
     if first in ("#!/bin/sh", "#!/usr/bin/env bash"):
         done = subprocess.run(["shellcheck", script], capture_output=True, text=True, timeout=60, check=False)
