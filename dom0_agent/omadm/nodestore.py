@@ -7,16 +7,17 @@ they can be taken back to any savepoint since then. One thread uses a store.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dom0_agent.omadm.mo import Path
 from dom0_agent.omadm.node import Format
 
 
-@dataclass(frozen=True, slots=True)
-class StoredNode:
-    """One node with its properties. ``data`` is ``None`` for interior nodes and for leaves whose value is live."""
+class StoredNode(NamedTuple):
+    """One node with its properties. ``data`` is ``None`` for interior nodes and for leaves whose value is live.
+
+    A named tuple, not a dataclass, because each write makes one and a tree keeps thousands.
+    """
 
     path: Path
     format: Format
@@ -101,8 +102,12 @@ class MemoryNodeStore:
 
     def put(self, node: StoredNode) -> None:
         """See :class:`NodeStore`."""
-        self._log.append((node.path, self._nodes.get(node.path)))
-        self._set(node)
+        before = self._nodes.get(node.path)
+        self._log.append((node.path, before))
+        if before is None:
+            self._set(node)
+        else:
+            self._nodes[node.path] = node
 
     def delete(self, path: Path) -> None:
         """See :class:`NodeStore`."""
@@ -116,7 +121,7 @@ class MemoryNodeStore:
         self.delete(path)
         for node in moved:
             if node is not None:
-                self.put(replace(node, path=(*path[:-1], new_name, *node.path[len(path) :])))
+                self.put(node._replace(path=(*path[:-1], new_name, *node.path[len(path) :])))
 
     def savepoint(self) -> int:
         """See :class:`NodeStore`."""

@@ -46,6 +46,8 @@ class ManagementTree:
         """``clock`` gives the present moment with a time zone, for TStamp."""
         self._store = store
         self._clock = clock
+        self._moment: datetime | None = None
+        self._tstamp = ""  #: ``_moment`` as it is written; writing it is dear
         self.limits = limits
         self._places = Places()
         self._lookup = Lookup(store, self._places)
@@ -286,7 +288,10 @@ class ManagementTree:
         return target.path
 
     def _now(self) -> str:
-        return self._clock().astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+        moment = self._clock().replace(microsecond=0)
+        if moment != self._moment:
+            self._moment, self._tstamp = moment, moment.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+        return self._tstamp
 
 
 class OpenAtomic:

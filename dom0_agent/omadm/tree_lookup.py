@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from dom0_agent.omadm.acl import ROOT_DEFAULT, Acl, parse_acl
 from dom0_agent.omadm.mo import Path
 from dom0_agent.omadm.node import Command
@@ -85,5 +83,5 @@ class Lookup:
             return None
         record = self._store.get(path)  # only there when the leaf has properties of its own
         if record is not None:
-            return replace(record, format=value.format, type=value.type, data=value.data)
+            return record._replace(format=value.format, type=value.type, data=value.data)
         return StoredNode(path, value.format, value.type, value.data, tstamp=parent.tstamp)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 
 from dom0_agent.omadm.mo import Change, ManagementObject, Path
 from dom0_agent.omadm.nodestore import NodeStore
@@ -39,7 +38,7 @@ class Mounts:
         if root is None:
             self._store.put(self._automatic.interior(mo.mount, mo.definition, type_))
         elif root.type != type_:
-            self._store.put(replace(root, type=type_))
+            self._store.put(root._replace(type=type_))
         self._conform(write, mo.mount)
 
     def unmount(self, path: Path) -> None:

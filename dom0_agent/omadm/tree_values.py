@@ -7,10 +7,12 @@ import binascii
 import re
 from collections.abc import Callable
 
+from dom0_agent.omadm.mo import Path
 from dom0_agent.omadm.node import Format, Value
 from dom0_agent.omadm.status import DMError, Status
 from dom0_agent.omadm.tree_access import ItemValue
 from dom0_agent.omadm.tree_places import Place
+from dom0_agent.omadm.uri import format_path
 
 DEFAULT_TYPE = "text/plain"
 
@@ -22,8 +24,9 @@ def wants_interior(place: Place, value: ItemValue) -> bool:
     return value.format is Format.NODE
 
 
-def interior_type(place: Place, value: ItemValue, where: str) -> str:
+def interior_type(place: Place, value: ItemValue, path: Path) -> str:
     """Type of an interior node to be added: its MOID or "". :class:`DMError` 415 when it does not fit."""
+    where = format_path(path)
     if value.data:
         raise DMError(Status.UNSUPPORTED_FORMAT, f"{where}: an interior node has no value")
     if not place.free and not place.definition.is_interior:
@@ -37,29 +40,27 @@ def interior_type(place: Place, value: ItemValue, where: str) -> str:
     return given or (allowed[0] if allowed else "")
 
 
-def leaf_value(place: Place, value: ItemValue, where: str) -> Value:
+def leaf_value(place: Place, value: ItemValue, path: Path) -> Value:
     """The value to be stored. :class:`DMError` 415 wrong Format or Type or text, 413 too large."""
-    definition = place.definition
-    format_ = (value.format or Format.CHR) if place.free else definition.format
+    definition, data, given = place.definition, value.data, value.format
+    format_ = (given or Format.CHR) if place.free else definition.format
+    if format_ is Format.BIN and isinstance(data, str):
+        if given not in (None, Format.B64, Format.BIN):
+            raise _unsupported(path, f"Format is bin, not {given}")
+        data = _decode(data, path)
+    elif given is not None and given is not format_:
+        raise _unsupported(path, f"Format is {format_}, not {given}")
     if format_ is Format.NODE:
-        raise DMError(Status.UNSUPPORTED_FORMAT, f"{where}: Format node has no value")
-    carried_as_b64 = format_ is Format.BIN and value.format is Format.B64
-    if value.format not in (None, format_) and not carried_as_b64:
-        raise DMError(Status.UNSUPPORTED_FORMAT, f"{where}: Format is {format_.value}, not {value.format}")
-    data = _decode(value.data, where) if format_ is Format.BIN and isinstance(value.data, str) else value.data
-    if size_of(data) > definition.max_size:
-        raise DMError(Status.TOO_LARGE, f"{where}: {size_of(data)} bytes; {definition.max_size} are allowed")
-    check_text(format_, data, where)
-    return Value(data, format_, _leaf_type(place, value.type, where))
-
-
-def check_text(format_: Format, data: str | bytes, where: str) -> None:
-    """:class:`DMError` 415 unless ``data`` is a value of ``format_``."""
+        raise _unsupported(path, "Format node has no value")
+    size = size_of(data)
+    if size > definition.max_size:
+        raise DMError(Status.TOO_LARGE, f"{format_path(path)}: {size} bytes; {definition.max_size} are allowed")
     if isinstance(data, bytes) != (format_ is Format.BIN):
-        raise DMError(Status.UNSUPPORTED_FORMAT, f"{where}: octets and text are mixed up for Format {format_.value}")
+        raise _unsupported(path, f"octets and text are mixed up for Format {format_}")
     check = _CHECKS.get(format_)
-    if check is not None and isinstance(data, str) and not check(data):
-        raise DMError(Status.UNSUPPORTED_FORMAT, f"{where}: {data[:40]!r} is not a value of Format {format_.value}")
+    if check is not None and not check(str(data)):
+        raise _unsupported(path, f"{data[:40]!r} is not a value of Format {format_}")
+    return Value(data, format_, _leaf_type(definition.types, value.type, path))
 
 
 def size_of(data: str | bytes | None) -> int:
@@ -69,12 +70,13 @@ def size_of(data: str | bytes | None) -> int:
     return len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
 
 
-def _leaf_type(place: Place, given: str | None, where: str) -> str:
-    allowed = place.definition.types
+def _leaf_type(allowed: tuple[str, ...], given: str | None, path: Path) -> str:
+    if given in allowed:
+        return given
     if given is None or not given.strip():
         return allowed[0] if allowed else DEFAULT_TYPE
     if allowed and _bare(given) not in map(_bare, allowed):
-        raise DMError(Status.UNSUPPORTED_FORMAT, f"{where}: Type {given!r} is not {' or '.join(allowed)}")
+        raise _unsupported(path, f"Type {given!r} is not {' or '.join(allowed)}")
     return given.strip()
 
 
@@ -82,11 +84,15 @@ def _bare(media_type: str) -> str:
     return media_type.partition(";")[0].strip().lower()
 
 
-def _decode(text: str, where: str) -> bytes:
+def _unsupported(path: Path, why: str) -> DMError:
+    return DMError(Status.UNSUPPORTED_FORMAT, f"{format_path(path)}: {why}")
+
+
+def _decode(text: str, path: Path) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise DMError(Status.UNSUPPORTED_FORMAT, f"{where}: the value is not base64: {error}") from error
+        raise _unsupported(path, f"the value is not base64: {error}") from error
 
 
 def _is_b64(text: str) -> bool:

@@ -18,11 +18,13 @@ logger = logging.getLogger(__name__)
 
 
 class Write:
-    """What one command did so far."""
+    """What one command did so far; a context manager, which :meth:`Work.write` describes."""
 
-    __slots__ = ("changes", "savepoint", "undos")
+    __slots__ = ("_work", "changes", "depth", "savepoint", "undos")
 
-    def __init__(self, savepoint: int) -> None:
+    def __init__(self, work: Work, savepoint: int) -> None:
+        self._work = work
+        self.depth = 0
         self.savepoint = savepoint
         self.undos: list[Undo] = []
         self.changes: list[tuple[ManagementObject, Change]] = []
@@ -36,6 +38,15 @@ class Write:
         if undo is not None:
             self.undos.append(undo)
 
+    def __enter__(self) -> Write:
+        self.depth += 1
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self.depth -= 1
+        if not self.depth:
+            self._work.ended(self, failed=error is not None)
+
 
 class Work:
     """All writes since the last commit. ``taken_back`` is told whenever the store went back in time."""
@@ -44,27 +55,24 @@ class Work:
         self._store = store
         self._taken_back = taken_back
         self._writes: list[Write] = []
-        self._open: list[Write] = []  #: writes being done; an object's prepare may write through the device side
+        self._open: Write | None = None  #: being done; an object's prepare may write through the device side
         self._holds = 0
 
-    @contextmanager
-    def write(self) -> Iterator[Write]:
+    def write(self) -> Write:
         """One command: taken back as a whole when the block raises, else kept, and committed unless that is held.
 
         Inside another write (an object that uses the device side in ``prepare``) it is part of that one.
         """
-        if self._open:
-            yield self._open[-1]
-            return
-        write = Write(self._store.savepoint())
-        self._open.append(write)
-        try:
-            yield write
-        except BaseException:
+        if self._open is None:
+            self._open = Write(self, self._store.savepoint())
+        return self._open
+
+    def ended(self, write: Write, *, failed: bool) -> None:
+        """The outermost block of ``write`` is over."""
+        self._open = None
+        if failed:
             self._undo(write)
-            raise
-        finally:
-            self._open.pop()
+            return
         self._writes.append(write)
         if not self._holds:
             self.commit()

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from dom0_agent.omadm.acl import AclSyntaxError, automatic_acl, parse_acl
 from dom0_agent.omadm.mo import Change, Path
@@ -73,7 +72,7 @@ class Writes:
             return
         self._check_access(server_id, made[0].definition, Command.ADD, path)
         if wants_interior(made[0], value):
-            interior_type(made[0], value, format_path(path))
+            interior_type(made[0], value, path)
         else:
             self._set(write, server_id, Command.ADD, made, value)
 
@@ -147,10 +146,9 @@ class Writes:
         if title is not None:
             check_title(title)
         _, node = self._lookup.need(path)
-        record = self._store.get(path) or replace(node, data=None)
+        record = self._store.get(path) or node._replace(data=None)
         self._store.put(
-            replace(
-                record,
+            record._replace(
                 acl=record.acl if acl is None else acl,
                 title=record.title if title is None else title,
                 tstamp=self._now(),
@@ -200,12 +198,12 @@ class Writes:
         self._check_access(server_id, place.definition, Command.ADD, path)
         self._check_maximum(place, path)
         if wants_interior(place, value):
-            node = StoredNode(path, Format.NODE, interior_type(place, value, where))
+            node = StoredNode(path, Format.NODE, interior_type(place, value, path))
             stored = None
         elif place.definition.is_interior:
             raise DMError(Status.UNSUPPORTED_FORMAT, f"{where} is an interior node: Format must be node")
         else:
-            stored = leaf_value(place, value, where)
+            stored = leaf_value(place, value, path)
             node = StoredNode(path, stored.format, stored.type, stored.data)
         if len(self._store) >= self._max_nodes:
             raise DMError(Status.DEVICE_FULL, f"{where}: the tree has {len(self._store)} nodes, which is its limit")
@@ -216,7 +214,7 @@ class Writes:
             if not in_force.grants(Command.REPLACE, server_id):
                 acl = str(automatic_acl(server_id, in_force))
         if not place.is_live:
-            self._store.put(replace(node, acl=acl, title=place.definition.title, tstamp=self._now()))
+            self._store.put(node._replace(acl=acl, title=place.definition.title, tstamp=self._now()))
         if stored is None:
             self._automatic.populate(path, place)
             self._mounts.appeared(write, path)
@@ -231,21 +229,22 @@ class Writes:
         value: ItemValue,
     ) -> None:
         place, node = found
-        stored = leaf_value(place, _completed(place, node, value), format_path(node.path))
+        stored = leaf_value(place, _completed(place, node, value), node.path)
         write.prepare(place.mo, Change(command, node.path, stored, server_id))
         if place.is_live:
             if self._store.get(node.path) is not None:
                 self.update(node.path)
             return
         self._store.put(
-            replace(
-                node,
-                format=stored.format,
-                type=stored.type,
-                data=stored.data,
-                tstamp=self._now(),
-                verno=(node.verno + 1) % _VERNO_MODULUS,
-                untouched=False,
+            StoredNode(
+                node.path,
+                stored.format,
+                stored.type,
+                stored.data,
+                node.acl,
+                node.title,
+                self._now(),
+                (node.verno + 1) % _VERNO_MODULUS,
             )
         )
 
@@ -253,7 +252,7 @@ class Writes:
         """An interior node's value is its list of children: it changed."""
         node = self._store.get(path)
         if node is not None:
-            self._store.put(replace(node, tstamp=self._now(), verno=(node.verno + 1) % _VERNO_MODULUS))
+            self._store.put(node._replace(tstamp=self._now(), verno=(node.verno + 1) % _VERNO_MODULUS))
 
     def _anchor(self, path: Path) -> Path:
         """The nearest ancestor that exists."""
@@ -301,6 +300,8 @@ def _completed(place: Place, node: StoredNode, value: ItemValue) -> ItemValue:
     format_ = value.format
     if place.free and (format_ is None or (format_ is Format.B64 and node.format is Format.BIN)):
         format_ = node.format
+    elif value.type:
+        return value
     return ItemValue(value.data, format_, value.type or node.type)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from dom0_agent.omadm.mo import Path
@@ -27,8 +28,7 @@ class UriLimits:
     max_segment_length: int = 128
 
 
-@dataclass(frozen=True, slots=True)
-class DmUri:
+class DmUri(NamedTuple):
     """A parsed target: the node, and at most one of ``?prop=`` and ``?list=``."""
 
     path: Path
@@ -114,13 +114,9 @@ def _parse_path(text: str, limits: UriLimits) -> Path:
         segments = [_decode(segment, text) for segment in segments]
     if limits.max_depth and len(segments) > limits.max_depth:
         raise DMError(Status.URI_TOO_LONG, f"URI of {len(segments)} segments; {limits.max_depth} are allowed")
-    if limits.max_segment_length:
-        for segment in segments:
-            if len(segment) > limits.max_segment_length:
-                raise DMError(
-                    Status.URI_TOO_LONG,
-                    f"segment of {len(segment)} characters; {limits.max_segment_length} are allowed",
-                )
+    longest = len(max(segments, key=len))
+    if limits.max_segment_length and longest > limits.max_segment_length:
+        raise DMError(Status.URI_TOO_LONG, f"segment of {longest} characters; {limits.max_segment_length} are allowed")
     return tuple(segments)
 
 

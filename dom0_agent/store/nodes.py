@@ -8,7 +8,6 @@ one short transaction by ``commit``: other threads are never kept waiting by an 
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import replace
 
 from dom0_agent.omadm.mo import Path
 from dom0_agent.omadm.node import Format
@@ -42,7 +41,7 @@ class SqliteNodeStore(MemoryNodeStore):
         node = self._nodes.get(path)
         if node is not None and node.data is _ON_DISK:
             row = self._database.query("SELECT data FROM node WHERE path = ?", ("/".join(path),))[0]
-            return replace(node, data=row["data"])
+            return node._replace(data=row["data"])
         return node
 
     def commit(self) -> None:
@@ -61,7 +60,7 @@ class SqliteNodeStore(MemoryNodeStore):
         super().commit()
         for node in kept:
             if node.data is not None and len(node.data) > LARGE:
-                self._set(replace(node, data=_ON_DISK))
+                self._set(node._replace(data=_ON_DISK))
 
 
 _LOAD = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -154,7 +153,7 @@ def test_verno_wraps_at_16_bits() -> None:
     tree, _, _ = make_tree(store)
     node = store.get(("Machines", "m", "Price"))
     assert node is not None
-    store.put(replace(node, verno=0xFFFE))
+    store.put(node._replace(verno=0xFFFE))
     tree.replace(SERVER, f"{M}/Price", ItemValue("1"))
     assert prop(tree, f"{M}/Price", "VerNo") == "65535"
     tree.replace(SERVER, f"{M}/Price", ItemValue("1"))
