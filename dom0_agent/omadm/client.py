@@ -231,14 +231,21 @@ class ClientSession:
         return self._send([status, *refusal(message.body, message.header.msg_id, status.code)])
 
     def _work(self, message: c.Message) -> bytes:
-        """Execute what the server sent and answer; keep the conversation open as long as either side has more."""
+        """Execute what the server sent and answer; keep the conversation open as long as either side has more.
+
+        A message without Final begins or continues a package of the server, which we ask to go on with (1222), unless
+        it asks *us* to go on: then it waits for the end of our package (digest 2.3).
+        """
         msg_id = message.header.msg_id
         first: list[c.BodyElement] = [self._auth.status_for(message, challenge=False)]
         commands: list[c.BodyElement] = []
+        asked_for_more = False
         for command in message.body:
             if isinstance(command, c.Alert) and command.code in (AlertCode.NEXT_MESSAGE, AlertCode.NO_END_OF_DATA):
                 if command.code == AlertCode.NO_END_OF_DATA:
                     self._outbox.restart_chunked()
+                else:
+                    asked_for_more = True
                 first.append(c.Status(msg_ref=msg_id, cmd_ref=command.cmd_id, cmd="Alert", code=Status.OK))
             elif not isinstance(command, c.Status):
                 commands.append(command)
@@ -249,8 +256,9 @@ class ClientSession:
         for pending in self._unsent_alerts:
             self._outbox.add_with_ref(pending.alert, pending.id)
         self._unsent_alerts.clear()
-        last = () if message.final else (c.Alert(code=AlertCode.NEXT_MESSAGE),)
-        return self._send(first, last, final=message.final)
+        complete = message.final or (asked_for_more and not commands)
+        last = () if complete else (c.Alert(code=AlertCode.NEXT_MESSAGE),)
+        return self._send(first, last, final=complete)
 
     def _execute_all(self, commands: Sequence[c.BodyElement], msg_id: int) -> list[c.BodyElement]:
         answers: list[c.BodyElement] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dom0_agent.omadm import commands as c
+from dom0_agent.omadm.alerts import AlertCode
 from dom0_agent.omadm.outbox import carried_size
 from dom0_agent.omadm.status import Status
 
@@ -62,6 +63,8 @@ class Assembler:
 
     def take(self, command: c.BodyElement) -> Taken:
         """Handle the next command of the peer, in document order."""
+        if isinstance(command, c.Alert) and command.code == AlertCode.NEXT_MESSAGE:
+            return Taken(command=command)  # what a peer says between two chunks
         broken: Chunked | None = None
         if self._first is not None:
             if isinstance(command, _CHUNKED) and self._continues(command):
@@ -137,4 +140,4 @@ def _joined(parts: list[c.Data]) -> c.Data:
 def no_end_of_data(broken: Chunked) -> c.Alert:
     """Alert 1225 about an object whose last chunk never came."""
     item = broken.items[-1]
-    return c.Alert(code=1225, items=(c.Item(target=item.target, source=item.source),))
+    return c.Alert(code=AlertCode.NO_END_OF_DATA, items=(c.Item(target=item.target, source=item.source),))

@@ -193,7 +193,7 @@ class Outbox:
             fragment = self._codec.fragment(chunk, number)
             if len(fragment) <= room or take <= MIN_CHUNK:
                 break
-            take = max(MIN_CHUNK, min(take - 1, take - (len(fragment) - room)))
+            take = max(MIN_CHUNK, min(take - 1, take * room // len(fragment)))
         self._accept(page, Numbered(chunk, number, waiting.ref), fragment, page.next_id + 1)
         if more:
             self.sent_of_chunked = offset + take

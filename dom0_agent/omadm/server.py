@@ -25,6 +25,7 @@ from dom0_agent.omadm.server_persist import auth_from_dict, auth_to_dict
 from dom0_agent.omadm.server_states import SERVER_TABLE, ServerEvent, ServerState
 from dom0_agent.omadm.session import (
     DEFAULT_LIMITS,
+    MAX_MESSAGES,
     SUPPORTED_PROTOCOLS,
     VER_DTD,
     EndReason,
@@ -36,6 +37,9 @@ from dom0_agent.omadm.status import ProtocolError, Status
 __all__ = ["ServerApplication", "ServerSession"]
 
 logger = logging.getLogger(__name__)
+
+#: Times in a row that an application is asked for commands when all of them are too large for the device.
+MAX_ROUNDS = 100
 
 
 class ServerSession:
@@ -172,7 +176,7 @@ class ServerSession:
             gone = verdict is ClientVerdict.LOCKED or self._auth.exhausted
             return verdict, ServerEvent.STRANGER_AGAIN if gone else ServerEvent.STRANGER
         about_us = self._auth.judge_server(message, self._msg_id)
-        if about_us is AboutServer.REFUSED:
+        if about_us is AboutServer.REFUSED or self._msg_id >= MAX_MESSAGES:
             return verdict, ServerEvent.REFUSED
         if about_us is AboutServer.DOUBTED:
             return verdict, ServerEvent.DOUBTED
@@ -258,14 +262,19 @@ class ServerSession:
         return body
 
     def _take_commands(self, application: ServerApplication) -> None:
-        for outcome in self._outcomes.complete():
-            application.outcome(outcome)
-        for request in application.commands():
-            self._outcomes.open(request)
-            if self._is_too_large(request.command):
-                self._outcomes.refuse(request.ref, Status.TOO_LARGE)
-            else:
-                self._outbox.add_with_ref(request.command, request.ref)
+        """Report what is done and ask for more, again when nothing of what was asked for may be sent."""
+        for _ in range(MAX_ROUNDS):
+            for outcome in self._outcomes.complete():
+                application.outcome(outcome)
+            requests = application.commands()
+            for request in requests:
+                self._outcomes.open(request)
+                if self._is_too_large(request.command):
+                    self._outcomes.refuse(request.ref, Status.TOO_LARGE)
+                else:
+                    self._outbox.add_with_ref(request.command, request.ref)
+            if not requests or len(self._outbox):
+                return
 
     def _is_too_large(self, command: c.BodyElement) -> bool:
         most = self._peer_max_object

@@ -460,6 +460,18 @@ def test_next_message_is_asked_for(syntax: str) -> None:
     assert texts(answer, "SyncBody/Results/Item/Data") == ["1"]
 
 
+@rule(
+    "Protocol: multi-message packages",
+    "Alert 1222 of the server without Final asks for our rest, whose last part has Final",
+)
+def test_final_after_1222(syntax: str) -> None:
+    board = Board(syntax, LeafTree({"./X": "1"}))
+    board.ask(command("Get", "5", "./X"))
+    answer = board.ask(NEXT, final=False)
+    assert answer.find("SyncBody/Final") is not None
+    assert answer.find("SyncBody/Alert") is None
+
+
 @rule("Protocol: multi-message packages", "an empty server message without Final is answered with Alert 1222")
 def test_empty_unfinished_message(syntax: str) -> None:
     assert texts(Board(syntax).ask("", final=False), "SyncBody/Alert/Data") == ["1222"]
