@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from dom0_agent.omadm.frozen import frozen
 from dom0_agent.omadm.node import Command, NodeDef, Value
 
 Path = tuple[str, ...]  #: absolute, decoded segments without the leading "."; the root is ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Change:
     """One write to the tree: ``ADD``, ``REPLACE`` or ``DELETE`` of the node at ``path``; a Copy arrives as one of them.
 
@@ -35,7 +36,7 @@ class Change:
     new_name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ExecRequest:
     """An Exec that passed all checks of the tree. ``uri`` is as the server wrote it, for alerts about this Exec."""
 

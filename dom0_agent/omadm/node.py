@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
+from dom0_agent.omadm.frozen import frozen
+
 
 class Format(StrEnum):
     """Format property of a node (OMA-TS-DM-TND 7.7.1.2). ``xml`` is text that holds XML."""
@@ -25,7 +27,7 @@ class Format(StrEnum):
     FLOAT = "float"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Value:
     """A leaf's value. ``data`` is ``bytes`` for Format ``bin`` and ``str`` for all the others (empty for ``null``)."""
 

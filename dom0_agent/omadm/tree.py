@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from dom0_agent.omadm.acl import ROOT_DEFAULT, parse_acl
 from dom0_agent.omadm.mo import ExecRequest, ManagementObject, Path
@@ -32,6 +33,10 @@ from dom0_agent.omadm.uri import DEFAULT_LIMITS, DmUri, UriLimits, check_name, f
 MAX_NODES = 20_000
 
 
+#: Parsed URIs that are remembered: servers poll the same nodes. Bounds the memory to less than a megabyte.
+URIS_REMEMBERED = 512
+
+
 class ManagementTree:
     """Implements ``TreeAccess`` for sessions, and the device side for management objects and the daemon."""
 
@@ -49,6 +54,7 @@ class ManagementTree:
         self._moment: datetime | None = None
         self._tstamp = ""  #: ``_moment`` as it is written; writing it is dear
         self.limits = limits
+        self._parse = lru_cache(maxsize=URIS_REMEMBERED)(lambda uri: parse_uri(uri, limits))
         self._places = Places()
         self._lookup = Lookup(store, self._places)
         self._work = Work(store, self._lookup.forget_acls)
@@ -68,7 +74,7 @@ class ManagementTree:
 
     def get(self, server_id: str, uri: str) -> Sequence[NodeResult]:
         """See ``TreeAccess``."""
-        return self._reader.get(server_id, parse_uri(uri, self.limits), uri)
+        return self._reader.get(server_id, self._parse(uri), uri)
 
     def add(self, server_id: str, uri: str, value: ItemValue) -> None:
         """See ``TreeAccess``."""
@@ -275,7 +281,7 @@ class ManagementTree:
             self._forget_server((*path, name), server_id)
 
     def _target(self, uri: str) -> DmUri:
-        target = parse_uri(uri, self.limits)
+        target = self._parse(uri)
         if target.list is not None:
             raise DMError(Status.NOT_ALLOWED, f"{uri}: ?list= is for Get only")
         return target

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
+from dom0_agent.omadm.frozen import frozen
 from dom0_agent.omadm.node import Format
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ItemValue:
     """A value as a command carries it: Meta that was not given is ``None``. ``data`` is ``bytes`` for Format bin."""
 
@@ -25,7 +25,7 @@ class ItemValue:
     type: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NodeResult:
     """One Item of Results. ``value.data`` is meaningless when ``has_data`` is false (``?list=Struct``)."""
 

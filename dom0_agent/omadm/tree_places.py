@@ -13,6 +13,8 @@ from dom0_agent.omadm.node import Command, Format, NodeDef, Scope, Source
 
 #: What a server may do to nodes that no definition describes (below an ``open`` node); never Exec (reading A-42).
 FREE_ACCESS = frozenset({Command.ADD, Command.COPY, Command.DELETE, Command.GET, Command.REPLACE})
+#: Paths whose place is remembered; a few hundred octets each.
+PLACES_REMEMBERED = 4096
 _STRUCTURE = NodeDef("*", Format.NODE, frozenset({Command.GET}), scope=Scope.PERMANENT, types=())
 
 
@@ -73,10 +75,21 @@ class Places:
     def __init__(self) -> None:
         self._mounts: dict[Path, Place] = {(): Place(_STRUCTURE, None)}
         self._lengths: tuple[int, ...] = (0,)
+        self._resolved: dict[Path, Place] = {}  #: dropped as a whole when objects come or go
         self._factories: dict[str, Callable[[Path], ManagementObject]] = {}
 
     def resolve(self, path: Path) -> Place | None:
         """The place of ``path``, or ``None`` when no definition allows such a node."""
+        place = self._resolved.get(path)
+        if place is None:
+            place = self._descend(path)
+            if place is not None:
+                if len(self._resolved) >= PLACES_REMEMBERED:
+                    self._resolved.clear()
+                self._resolved[path] = place
+        return place
+
+    def _descend(self, path: Path) -> Place | None:
         for length in self._lengths:
             place = self._mounts.get(path[:length]) if length <= len(path) else None
             if place is not None:
@@ -92,7 +105,7 @@ class Places:
         if not mo.mount or (mo.mount in self._mounts and self._mounts[mo.mount].mo is not None):
             raise ValueError(f"{mo.moid} cannot be mounted at {mo.mount}: another object is there")
         for depth in range(1, len(mo.mount)):
-            if self.resolve(mo.mount[:depth]) is None:
+            if self._descend(mo.mount[:depth]) is None:
                 self._mounts[mo.mount[:depth]] = Place(_STRUCTURE, None)
         self._mounts[mo.mount] = Place(mo.definition, mo)
         self._measure()
@@ -126,4 +139,5 @@ class Places:
         return self._factories.get(moid)
 
     def _measure(self) -> None:
+        self._resolved.clear()
         self._lengths = tuple(sorted({len(path) for path in self._mounts}, reverse=True))

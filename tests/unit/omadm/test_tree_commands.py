@@ -425,8 +425,7 @@ def test_exec_refused(uri: str, status: int) -> None:
 
 def test_order_of_checks() -> None:
     """4.1: syntax and limits, property, existence, ACL, access, value, device; each step hides the later ones."""
-    tree, machines, _ = make_tree()
-    tree.limits = UriLimits(max_segment_length=20)
+    tree, machines, _ = make_tree(limits=UriLimits(max_segment_length=20))
     tree.device_set_acl(("Machines", "m"), f"Add={OTHER}")
     price = ("Machines", "m", "Price")
     machines.veto[price] = DMError(Status.DEVICE_FULL, "the device")

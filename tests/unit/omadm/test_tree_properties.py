@@ -195,9 +195,8 @@ def test_rename_moves_the_subtree() -> None:
     ],
 )
 def test_rename_refused(uri: str, name: str, status: int) -> None:
-    tree, _, _ = make_tree()
+    tree, _, _ = make_tree(limits=UriLimits(max_segment_length=20))
     tree.add(SERVER, "./Machines/other", NODE)
-    tree.limits = UriLimits(max_segment_length=20)
     assert refused(tree.replace, SERVER, f"{uri}?prop=Name", ItemValue(name)) == status
     assert tree.exists(("Machines", "m", "Price"))
 

@@ -12,6 +12,7 @@ from dom0_agent.omadm.nodestore import MemoryNodeStore, NodeStore, StoredNode
 from dom0_agent.omadm.status import DMError, Status
 from dom0_agent.omadm.tree import ManagementTree
 from dom0_agent.omadm.tree_access import ItemValue
+from dom0_agent.omadm.uri import DEFAULT_LIMITS, UriLimits
 
 SERVER = "com.example.server"
 OTHER = "com.example.other"
@@ -145,10 +146,12 @@ class Clock:
         return self.now
 
 
-def make_tree(store: NodeStore | None = None) -> tuple[ManagementTree, Machines, Clock]:
+def make_tree(
+    store: NodeStore | None = None, limits: UriLimits = DEFAULT_LIMITS
+) -> tuple[ManagementTree, Machines, Clock]:
     """A tree that lets everybody do everything that the nodes allow, with one machine ``m``."""
     clock = Clock()
-    tree = ManagementTree(MemoryNodeStore() if store is None else store, clock)
+    tree = ManagementTree(MemoryNodeStore() if store is None else store, clock, limits=limits)
     machines = Machines()
     tree.mount(machines)
     tree.device_set_acl((), FULL_ACL)
