@@ -82,7 +82,8 @@ def counts() -> dict[int, dict[str, int]]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_do_not_care_how_large_the_tree_is(counts: dict[int, dict[str, int]], command: str) -> None:
-    assert counts[10_000][command] == counts[100][command]
+    """At most half as many calls again: the caches may hold other things. A scan would make it a hundred times."""
+    assert counts[10_000][command] <= 1.5 * counts[100][command]
 
 
 def test_a_commit_writes_only_what_changed(tmp_path: Path) -> None:
