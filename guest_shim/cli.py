@@ -12,7 +12,7 @@ from types import FrameType
 
 from guest_shim.shim import VERSION, Shim
 from guest_shim.transport import Transport, UnixSocketTransport
-from guest_shim.xenbus import XenStoreTransport
+from guest_shim.xenbus import XenStoreTransport, open_device
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -60,7 +60,7 @@ def make_transport(text: str) -> Transport:
     """The transport that ``--transport`` names. :class:`ValueError` when there is none such."""
     kind, _, rest = text.partition(":")
     if kind == "xenstore":
-        return XenStoreTransport(rest or None)
+        return XenStoreTransport(lambda: open_device(rest or None))
     if kind == "unix" and rest:
         return UnixSocketTransport(rest)
     raise ValueError(f"--transport: {text!r} is neither xenstore, xenstore:DEVICE nor unix:PATH")

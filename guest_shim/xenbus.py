@@ -10,6 +10,7 @@ import os
 import select
 import struct
 import time
+from collections.abc import Callable
 
 from guest_shim.transport import TransportError
 
@@ -27,19 +28,11 @@ _READ, _WRITE, _RM, _ERROR = 2, 11, 13, 16
 class XenBus:
     """One open XenStore device. Not thread-safe."""
 
-    def __init__(self, device: str | None = None, deadline: float = DEADLINE) -> None:
-        """Open ``device`` or the first there is. :class:`TransportError` when there is none."""
+    def __init__(self, descriptor: int, deadline: float = DEADLINE) -> None:
+        """Use an open XenStore device (or anything that speaks its protocol); it is ours from now on."""
+        self._descriptor = descriptor
         self._deadline = deadline
         self._next_id = 1
-        errors = []
-        for candidate in (device,) if device else DEVICES:
-            try:
-                self._descriptor = os.open(candidate, os.O_RDWR)
-            except OSError as error:
-                errors.append(f"{candidate}: {error.strerror}")
-            else:
-                return
-        raise TransportError("no XenStore here (" + "; ".join(errors) + "); is this a Xen guest?")
 
     def read(self, path: str) -> bytes | None:
         """A node's value, ``None`` when there is none."""
@@ -106,19 +99,30 @@ class _NoEntryError(Exception):
     """ENOENT: an answer, not a failure."""
 
 
+def open_device(device: str | None = None) -> int:
+    """A descriptor of ``device``, or of the first of :data:`DEVICES` there is. :class:`TransportError` if none is."""
+    errors = []
+    for candidate in (device,) if device else DEVICES:
+        try:
+            return os.open(candidate, os.O_RDWR)
+        except OSError as error:
+            errors.append(f"{candidate}: {error.strerror}")
+    raise TransportError("no XenStore here (" + "; ".join(errors) + "); is this a Xen guest?")
+
+
 class XenStoreTransport:
     """Publishes what the shim has to say below its own ``data/virmo``, where dom0 reads it."""
 
     BASE = "data/virmo"
 
-    def __init__(self, device: str | None = None) -> None:
-        self._device = device
+    def __init__(self, open_device: Callable[[], int] = open_device) -> None:
+        self._open_device = open_device
         self._bus: XenBus | None = None
 
     def announce(self, boot_id: str, version: str, beats: int) -> None:
         """Write all nodes; ``hello`` last, as the sign that the others are there."""
         if self._bus is None:
-            self._bus = XenBus(self._device)
+            self._bus = XenBus(self._open_device())
         self._write("boot-id", boot_id)
         self._write("version", version)
         self._write("beats", str(beats))

@@ -11,17 +11,19 @@ No transactions: a guest could make them fail for ever (XSA-206). What a guest w
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 from pyxs._internal import NUL, Op, Packet
-from pyxs.connection import UnixSocketConnection
+from pyxs.connection import PacketConnection
 from pyxs.exceptions import ConnectionError as PyxsConnectionError
 from pyxs.exceptions import PyXSError
 
@@ -36,7 +38,7 @@ VALUE_CAP = 2048
 #: Children listed of one directory; a guest's quota is 1000 nodes.
 CHILDREN_CAP = 1000
 
-_PATH = re.compile(rb"@(introduceDomain|releaseDomain)|/?[A-Za-z0-9@_.-]+(/[A-Za-z0-9@_.-]+)*|/")
+_PATH = re.compile(rb"@(introduceDomain|releaseDomain)|/?[A-Za-z0-9_.-][A-Za-z0-9@_.-]*(/[A-Za-z0-9@_.-]+)*|/")
 _PATH_CAP = 1024
 
 
@@ -46,6 +48,59 @@ class XenStoreError(Exception):
 
 class XenStoreDown(XenStoreError):  # noqa: N818
     """xenstored is not reachable, or did not answer in time."""
+
+
+def default_socket() -> str:
+    """Where xenstored listens, unless its environment says otherwise."""
+    directory = os.environ.get("XENSTORED_RUNDIR", "/var/run/xenstored")
+    return os.environ.get("XENSTORED_PATH", f"{directory}/socket")
+
+
+class SocketConnection(PacketConnection):  # type: ignore[misc] # pyxs has no types
+    """pyxs' packets over a socket of our own: pyxs' transport leaks its socket when xenstored is not there."""
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path or default_socket()
+
+    def create_transport(self) -> SocketTransport:
+        """Connect."""
+        return SocketTransport(self.path)
+
+
+class SocketTransport:
+    """Whole reads and writes on a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.connect(path)
+        except OSError:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
+    def recv(self, size: int) -> bytes:
+        """Exactly ``size`` bytes; :class:`OSError` when there are no more."""
+        data = bytearray()
+        while len(data) < size:
+            chunk = self._socket.recv(size - len(data))
+            if not chunk:
+                raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+            data += chunk
+        return bytes(data)
+
+    def send(self, data: bytes) -> None:
+        """All of ``data``."""
+        self._socket.sendall(data)
+
+    def close(self) -> None:
+        """Close it, and wake a thread that reads from it."""
+        with contextlib.suppress(OSError):  # the other end is gone
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
 
 
 class Connection(Protocol):
@@ -70,7 +125,7 @@ class XenStore:
 
     def __init__(
         self,
-        connect: Callable[[], Connection] = UnixSocketConnection,
+        connect: Callable[[], Connection] = SocketConnection,
         deadline: float = REQUEST_DEADLINE,
     ) -> None:
         """``connect`` makes an unopened connection. Nothing is opened before the first request or watch."""
