@@ -22,8 +22,8 @@ define VIRMO_GUEST_SHIM_BUILD_CMDS
 	rm -rf $(@D)/zip
 	mkdir -p $(@D)/zip
 	cp -a $(@D)/guest_shim $(@D)/zip/
+	cp $(@D)/guest_shim/__main__.py $(@D)/zip/
 	$(HOST_DIR)/bin/python3 -m zipapp $(@D)/zip \
-		--main guest_shim.cli:main \
 		--python "/usr/bin/python3" \
 		--output $(@D)/virmo-guest-shim
 endef

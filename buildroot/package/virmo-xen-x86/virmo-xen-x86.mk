@@ -60,8 +60,9 @@ VIRMO_XEN_X86_INSTALL_IMAGES = YES
 define VIRMO_XEN_X86_INSTALL_IMAGES_CMDS
 	$(INSTALL) -D -m 0644 $(@D)/xen/xen $(BINARIES_DIR)/xen
 	$(INSTALL) -D -m 0644 $(@D)/xen/xen.gz $(BINARIES_DIR)/xen.gz
-	$(if $(wildcard $(@D)/xen/xen.efi),\
-		$(INSTALL) -D -m 0644 $(@D)/xen/xen.efi $(BINARIES_DIR)/xen.efi)
+	if [ -e $(@D)/xen/xen.efi ]; then \
+		$(INSTALL) -D -m 0644 $(@D)/xen/xen.efi $(BINARIES_DIR)/xen.efi; \
+	fi
 endef
 else
 VIRMO_XEN_X86_CONF_OPTS += --disable-xen

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dom0_agent import doctor
 from dom0_agent.config import DEFAULT_FILE, AgentConfig, ControlConfig
 from dom0_agent.config_schema import load
 from tests.unit.buildroot.kconfig_syntax import parse
@@ -100,6 +101,23 @@ def test_agent_selects_what_setup_cfg_requires() -> None:
     required = {re.split(r"[<>= ]", line)[0] for line in setup["options"]["install_requires"].split("\n") if line}
     selected = set(parse(TREE / "package/virmo-agent/Config.in").options[0].selects)
     assert {f"BR2_PACKAGE_PYTHON_{name.upper()}" for name in required} <= selected
+
+
+#: program that the agent calls → the option that brings it
+PROVIDERS = {
+    "xl": "BR2_PACKAGE_VIRMO_XEN_X86_TOOLS",
+    "tc": "BR2_PACKAGE_IPROUTE2",
+    "ip": "BR2_PACKAGE_IPROUTE2",
+    "openssl": "BR2_PACKAGE_LIBOPENSSL_BIN",
+    "zstd": "BR2_PACKAGE_ZSTD",
+    "losetup": "BR2_PACKAGE_UTIL_LINUX_LOSETUP",
+    "cp": "BR2_PACKAGE_COREUTILS",
+}
+
+
+def test_agent_selects_every_program_that_its_doctor_looks_for() -> None:
+    selected = set(parse(TREE / "package/virmo-agent/Config.in").options[0].selects)
+    assert {PROVIDERS[program] for program in doctor._TOOLS["xl"]} <= selected
 
 
 def test_agent_drops_the_programs_that_are_not_a_device_s() -> None:
