@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dom0_agent.mo.dmacc_nodes import DEFINITION, MOID
-from dom0_agent.omadm.acl import Acl
+from dom0_agent.omadm.acl import Acl, is_server_id
 from dom0_agent.omadm.auth import Account, AuthScheme, Credentials, NonceRole
 from dom0_agent.omadm.mo import Change, ExecOutcome, ExecRequest, Path, Undo
 from dom0_agent.omadm.node import Command, Format, NodeDef, Value
@@ -90,7 +90,12 @@ class DMAcc:
 
 
 def account_path(server_id: str, limits: UriLimits = DEFAULT_LIMITS) -> Path:
-    """Where the account of ``server_id`` is when this device names it; :class:`DMError` when it cannot be a name."""
+    """Where the account of ``server_id`` is when this device names it.
+
+    :class:`DMError` 405 or 414 when it cannot be the name of a node, 405 when no ACL could name it.
+    """
+    if not is_server_id(server_id):
+        raise DMError(Status.NOT_ALLOWED, f"{server_id!r} cannot be a ServerID: no ACL could name it")
     return (*MOUNT, check_name(server_id, limits))
 
 
@@ -99,7 +104,8 @@ def write_account(tree: DeviceTree, account: Account, path: Path | None = None) 
 
     Its server gets Get, Replace and Delete there (digest 9), nobody else anything.
     """
-    where = path or account_path(account.server_id)
+    usual = account_path(account.server_id)
+    where = path or usual
     if not tree.exists(where):
         tree.device_add(where)
     tree.device_set((*where, "ServerID"), Value(account.server_id))

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 MOID = "urn:oma:mo:oma-dm-inbox:1.0"
 MOUNT: Path = ("Inbox",)
+#: The identity under which a bootstrap message that was accepted is executed. No account can have it: it has a space.
+BOOTSTRAP = "device bootstrap"
 #: Octets of one value in the Inbox: certificates fit, images do not belong here.
 MAX_VALUE = 65536
 
@@ -59,12 +61,12 @@ class Delivered:
 
 
 class Inbox:
-    """ManagementObject for ``./Inbox``. ``trusts`` says which servers may add to it; by default none."""
+    """ManagementObject for ``./Inbox``. ``trusts`` says who may add to it; by default only an accepted bootstrap."""
 
     moid = MOID
     mount = MOUNT
 
-    def __init__(self, trusts: Callable[[str], bool] = lambda server_id: False) -> None:
+    def __init__(self, trusts: Callable[[str], bool] = lambda server_id: server_id == BOOTSTRAP) -> None:
         self._trusts = trusts
 
     @property

@@ -81,6 +81,11 @@ def parse_acl(untrusted_text: str) -> Acl:
     return Acl(entries)
 
 
+def is_server_id(text: str) -> bool:
+    """Whether an ACL can name this server: printable, without the characters that ACLs are made of."""
+    return bool(text) and text.isprintable() and _FORBIDDEN_IN_ID.isdisjoint(text)
+
+
 def automatic_acl(server_id: str, parent: Acl) -> Acl:
     """What the device gives an interior node that a server without Replace on the parent added (7.4).
 
@@ -105,7 +110,7 @@ _COMMANDS_BY_NAME = {command.value: command for command in COMMANDS}
 def _parse_id(server_id: str, entry: str) -> str:
     if server_id == ANY:
         return server_id
-    if not server_id or not server_id.isprintable() or not _FORBIDDEN_IN_ID.isdisjoint(server_id):
+    if not is_server_id(server_id):
         raise AclSyntaxError(f"ACL entry {entry!r} has {server_id!r} where a server id is wanted")
     return server_id
 

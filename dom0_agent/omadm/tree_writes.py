@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dom0_agent.omadm.acl import AclSyntaxError, automatic_acl, parse_acl
+from dom0_agent.omadm.acl import AclSyntaxError, automatic_acl, is_server_id, parse_acl
 from dom0_agent.omadm.mo import Change, Path
 from dom0_agent.omadm.node import Command, Format, NodeDef, Scope
 from dom0_agent.omadm.nodestore import NodeStore, StoredNode
@@ -210,15 +210,21 @@ class Writes:
         write.prepare(place.mo, Change(Command.ADD, path, stored, server_id))
         parent = path[:-1]
         if not acl and stored is None and server_id is not None:
-            in_force = self._lookup.effective_acl(parent)
-            if not in_force.grants(Command.REPLACE, server_id):
-                acl = str(automatic_acl(server_id, in_force))
+            acl = self._automatic_acl(server_id, parent, place)
         if not place.is_live:
             self._store.put(node._replace(acl=acl, title=place.definition.title, tstamp=self._now()))
         if stored is None:
             self._automatic.populate(path, place)
             self._mounts.appeared(write, path)
         self._touch(parent)
+
+    def _automatic_acl(self, server_id: str, parent: Path, place: Place) -> str:
+        """What 7.4 gives who adds without Replace on the parent; nothing where nodes only come in (the Inbox)."""
+        in_force = self._lookup.effective_acl(parent)
+        owns = in_force.grants(Command.REPLACE, server_id)
+        if owns or Command.GET not in place.definition.access or not is_server_id(server_id):
+            return ""
+        return str(automatic_acl(server_id, in_force))
 
     def _set(
         self,

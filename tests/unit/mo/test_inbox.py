@@ -8,14 +8,17 @@ from datetime import UTC, datetime
 import pytest
 
 from dom0_agent.mo.dmacc import DMAcc, read_accounts, read_nonce, write_account
-from dom0_agent.mo.inbox import Delivered, Inbox, deliver
+from dom0_agent.mo.inbox import BOOTSTRAP, Delivered, Inbox, deliver
+from dom0_agent.omadm import commands as c
 from dom0_agent.omadm.auth import Account, AuthScheme, Credentials, NonceRole
+from dom0_agent.omadm.bootstrap import Profile, ProfileCheck, Security, apply_profile, mac_of
 from dom0_agent.omadm.node import Format
 from dom0_agent.omadm.nodestore import MemoryNodeStore
 from dom0_agent.omadm.status import DMError, Status
 from dom0_agent.omadm.tnds import XML_TYPE
 from dom0_agent.omadm.tree import ManagementTree
 from dom0_agent.omadm.tree_access import ItemValue
+from dom0_agent.omadm.wbxml import WbxmlCodec
 
 DMACC = "urn:oma:mo:oma-dm-dmacc:1.0"
 TRUSTED, OTHER = "trusted", "other"
@@ -80,7 +83,28 @@ def test_only_trusted_servers_add(tree: ManagementTree) -> None:
     assert tree.children(("Inbox",)) == ("a",)
 
 
-def test_by_default_nobody_is_trusted() -> None:
+def test_bootstrap_from_the_message_to_the_account() -> None:
+    """Issue 3: a DM profile message with a MAC, executed under the identity of the bootstrap, makes an account."""
+    tree = ManagementTree(MemoryNodeStore(), lambda: datetime(2026, 8, 1, tzinfo=UTC))
+    changes: list[None] = []
+    tree.mount(DMAcc(lambda: changes.append(None)))
+    tree.mount(Inbox())
+    value = document(account("new", "srv"))
+    item = c.Item("./Inbox", meta=c.Meta("xml", XML_TYPE), data=value.data)
+    header = c.SyncHdr("1", 1, "device", "bootstrap.example")
+    body = WbxmlCodec().encode(c.Message(header, (c.Add("1", (item,)),)))
+    profile = Profile(body, Security.USERPIN, mac_of(body, Security.USERPIN, pin="1234"))
+    assert ProfileCheck(profile).accepts(pin="1234")
+    assert apply_profile(profile, tree, BOOTSTRAP).ok
+    assert deliver(tree) == (Delivered(DMACC, ("DMAcc", "srv")),)
+    assert [known.server_id for known in read_accounts(tree)] == ["srv"]
+    assert len(changes) == 1
+    stored = tree.node(("DMAcc", "srv", "AppAddr"))
+    assert stored is not None
+    assert stored.acl == ""
+
+
+def test_by_default_no_server_is_trusted() -> None:
     tree = ManagementTree(MemoryNodeStore(), lambda: datetime(2026, 8, 1, tzinfo=UTC))
     tree.mount(Inbox())
     with pytest.raises(DMError) as caught:
@@ -151,6 +175,8 @@ def test_nodes_that_the_account_does_not_have_are_ignored(tree: ManagementTree) 
         account("bad", "").replace("https:///", "https://x/"),
         account("bad", "x").replace("<bin/>", "<chr/>"),
         account("bad", "a/b"),
+        account("bad", "a b"),
+        account("bad", "a+b"),
     ],
 )
 def test_what_does_not_fit_changes_nothing_but_empties_the_inbox(tree: ManagementTree, bad: str) -> None:

@@ -191,6 +191,15 @@ def test_added_interior_node_belongs_to_its_server() -> None:
     assert status(tree.delete, SERVER, "./Machines/new") == 200
 
 
+def test_a_server_that_no_acl_can_name_gets_no_automatic_acl() -> None:
+    """Its id would make an ACL that nobody can parse, or that says something else."""
+    tree, _, _ = make_tree()
+    tree.device_set_acl(("Machines",), "Add=*&Get=*")
+    tree.add("evil&Replace=*", "./Machines/new", NODE)
+    assert own_acl(tree, "./Machines/new") == ""
+    assert status(tree.replace, OTHER, "./Machines/new/Price", ItemValue("1")) == Status.PERMISSION_DENIED
+
+
 def test_with_replace_on_the_parent_the_new_node_inherits() -> None:
     tree, _, _ = make_tree()
     tree.add(SERVER, "./Machines/new", NODE)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -210,4 +214,62 @@ def test_tree_comes_back_from_disk(tmp_path: Path) -> None:
     again.mount(Machines())
     assert snapshot(again) == before
     again.add(SERVER, f"{M}/Label", ItemValue("first"))
+    database.close()
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from dom0_agent.omadm.node import Format
+from dom0_agent.omadm.tree import ManagementTree
+from dom0_agent.omadm.tree_access import ItemValue
+from dom0_agent.store.database import Database
+from dom0_agent.store.nodes import SqliteNodeStore
+from tests.unit.omadm.tree_objects import FULL_ACL, SERVER, Clock, Machines
+tree = ManagementTree(SqliteNodeStore(Database(Path(sys.argv[1]))), Clock())
+tree.mount(Machines())
+tree.device_set_acl((), FULL_ACL)
+for name in "ab":
+    tree.add(SERVER, f"./Machines/{name}", ItemValue(format=Format.NODE))
+for count in range(1000000):
+    with tree.atomic() as atomic:
+        for name in "ab":
+            tree.replace(SERVER, f"./Machines/{name}/Price", ItemValue(str(count)))
+            tree.replace(SERVER, f"./Machines/{name}?prop=Title", ItemValue(str(count)))
+        tree.add(SERVER, f"./Machines/{count}", ItemValue(format=Format.NODE))
+        if count:
+            tree.delete(SERVER, f"./Machines/{count - 1}")
+        if count % 3:
+            atomic.commit()
+            print(count, flush=True)
+    if not count % 3:
+        tree.add(SERVER, f"./Machines/{count}", ItemValue(format=Format.NODE))
+        if count:
+            tree.delete(SERVER, f"./Machines/{count - 1}")
+"""
+
+
+def test_killed_at_any_moment_an_atomic_is_there_wholly_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "agent.db"
+    arguments = [sys.executable, "-c", _WRITER, str(path)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]) as process:
+        assert process.stdout is not None
+        reported = 0
+        while reported < 20:
+            reported = int(process.stdout.readline())
+        os.kill(process.pid, signal.SIGKILL)
+        for line in process.stdout:
+            reported = int(line) if line.endswith("\n") else reported
+    database = Database(path)
+    tree = ManagementTree(SqliteNodeStore(database), Clock())
+    tree.mount(Machines())
+    prices = {tree.value(("Machines", name, "Price")) for name in "ab"}
+    assert len(prices) == 1
+    (price,) = prices
+    assert price is not None
+    for name in "ab":
+        node = tree.node(("Machines", name))
+        assert node is not None
+        assert node.title == price
+    assert reported <= int(price) <= reported + 2
     database.close()
