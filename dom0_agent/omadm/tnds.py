@@ -1,7 +1,7 @@
 """TNDS documents: a sub-tree of run-time nodes as one value (OMA-TS-DM-TNDS; digest 8). Document ↔ plain data.
 
-Reading takes XML and WBXML and is tolerant about order and namespaces; writing makes XML. Knows no tree and no rights.
-The codecs are imported when used: lxml is heavy.
+Reading takes XML and WBXML and is tolerant about order and namespaces; writing makes either. Knows no tree and no
+rights. The parsers are imported when used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol, Self
 from dom0_agent.omadm.mo import Path
 from dom0_agent.omadm.node import Format
 from dom0_agent.omadm.status import ProtocolError
-from dom0_agent.omadm.tokens import DDF_NAMESPACE
+from dom0_agent.omadm.tokens import DDF, DDF_NAMESPACE
 
 XML_TYPE = "application/vnd.syncml.dmtnds+xml"
 WBXML_TYPE = "application/vnd.syncml.dmtnds+wbxml"
@@ -223,35 +223,93 @@ def encode_tnds(nodes: Iterable[TndsNode]) -> str:
     """The XML document with these top-level nodes; what a node does not say is left out."""
     out = [f'<MgmtTree xmlns="{DDF_NAMESPACE}"><VerDTD>{VERSION}</VerDTD>']
     for node in nodes:
-        _write(node, out)
+        _write_xml(_element(node), out)
     out.append("</MgmtTree>")
     return "".join(out)
 
 
-def _write(node: TndsNode, out: list[str]) -> None:
-    out.append(f"<Node><NodeName>{_escaped(node.name)}</NodeName>")
-    if node.path:
-        out.append(f"<Path>{_escaped('/'.join(node.path))}</Path>")
-    out.append("<RTProperties>")
+def encode_tnds_wbxml(nodes: Iterable[TndsNode]) -> bytes:
+    """As :func:`encode_tnds`, in WBXML 1.2 with the textual public id (there is no numeric one), on code page 2."""
+    out = [_WBXML_PREFIX, _OPEN["MgmtTree"]]
+    _write_wbxml(("VerDTD", VERSION), out)
+    for node in nodes:
+        _write_wbxml(_element(node), out)
+    out.append(_END)
+    return b"".join(out)
+
+
+#: an element: its tag, and its text, octets or elements
+_Content = str | bytes | list["_Tagged"]
+_Tagged = tuple[str, _Content]
+
+
+def _element(node: TndsNode) -> _Tagged:
+    """The node as the content models order it."""
+    properties: list[_Tagged] = []
     if node.acl:
-        out.append(f"<ACL>{_escaped(node.acl)}</ACL>")
+        properties.append(("ACL", node.acl))
     if node.format is not None:
-        out.append(f"<Format><{node.format.value}/></Format>")
+        properties.append(("Format", [(node.format.value, "")]))
     if node.title:
-        out.append(f"<Title>{_escaped(node.title)}</Title>")
+        properties.append(("Title", node.title))
     if node.tstamp:
-        out.append(f"<TStamp>{node.tstamp}</TStamp>")
+        properties.append(("TStamp", node.tstamp))
     kind = "DDFName" if node.format is Format.NODE or node.children else "MIME"
-    out.append(f"<Type><{kind}>{_escaped(node.type)}</{kind}></Type>" if node.type else f"<Type><{kind}/></Type>")
+    properties.append(("Type", [(kind, node.type)]))
     if node.verno:
-        out.append(f"<VerNo>{node.verno}</VerNo>")
-    out.append("</RTProperties>")
+        properties.append(("VerNo", node.verno))
+    content: list[_Tagged] = [("NodeName", node.name)]
+    if node.path:
+        content.append(("Path", "/".join(node.path)))
+    content.append(("RTProperties", properties))
     if node.value is not None:
-        text = base64.b64encode(node.value).decode() if isinstance(node.value, bytes) else _escaped(node.value)
-        out.append(f"<Value>{text}</Value>")
-    for child in node.children:
-        _write(child, out)
-    out.append("</Node>")
+        content.append(("Value", node.value))
+    content.extend(map(_element, node.children))
+    return "Node", content
+
+
+def _write_xml(element: _Tagged, out: list[str]) -> None:
+    tag, content = element
+    if isinstance(content, list):
+        out.append(f"<{tag}>")
+        for child in content:
+            _write_xml(child, out)
+        out.append(f"</{tag}>")
+        return
+    text = base64.b64encode(content).decode() if isinstance(content, bytes) else _escaped(content)
+    out.append(f"<{tag}>{text}</{tag}>" if text else f"<{tag}/>")
+
+
+def _write_wbxml(element: _Tagged, out: list[bytes]) -> None:
+    tag, content = element
+    if not content:
+        out.append(bytes((DDF[tag],)))
+        return
+    out.append(_OPEN[tag])
+    if isinstance(content, list):
+        for child in content:
+            _write_wbxml(child, out)
+    elif isinstance(content, bytes) or "\0" in content:
+        octets = content if isinstance(content, bytes) else content.encode()
+        out += (_OPAQUE, _length(len(octets)), octets)
+    else:
+        out += (_STR_I, content.encode(), b"\0")
+    out.append(_END)
+
+
+def _length(value: int) -> bytes:
+    """An mb_u_int32."""
+    octets = [value & 0x7F]
+    while value := value >> 7:
+        octets.append(value & 0x7F | 0x80)
+    return bytes(reversed(octets))
+
+
+_PUBLIC_ID = b"-//OMA//DTD-DM-DDF 1.2//EN\0"
+#: WBXML 1.2, public id at offset 0 of the string table, UTF-8, the table, switch to the page of DDF and TNDS
+_WBXML_PREFIX = b"\x02\x00\x00\x6a" + _length(len(_PUBLIC_ID)) + _PUBLIC_ID + b"\x00\x02"
+_OPEN = {tag: bytes((code | 0x40,)) for tag, code in DDF.items()}
+_END, _STR_I, _OPAQUE = b"\x01", b"\x03", b"\xc3"
 
 
 def _escaped(text: str) -> str:

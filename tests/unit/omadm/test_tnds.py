@@ -19,6 +19,7 @@ from dom0_agent.omadm.tnds import (
     TndsNode,
     decode_tnds,
     encode_tnds,
+    encode_tnds_wbxml,
     is_tnds,
     selection,
 )
@@ -142,6 +143,16 @@ def test_wbxml_made_by_somebody_else(tmp_path: Path) -> None:
     )
 
 
+def test_wbxml_read_by_somebody_else(tmp_path: Path) -> None:
+    source, target = tmp_path / "a.wbxml", tmp_path / "a.xml"
+    node = TndsNode(
+        "E-Mail", Format.NODE, "urn:x", acl="Get=*", children=(TndsNode("Server", Format.CHR, "a/b", "x y"),)
+    )
+    source.write_bytes(encode_tnds_wbxml([node]))
+    subprocess.run(["wbxml2xml", "-o", str(target), str(source)], check=True, capture_output=True, timeout=20)
+    assert decode_tnds(target.read_bytes()) == (node,)
+
+
 def test_wbxml_by_hand() -> None:
     """The octets of the WBXML digest, section 7, with a bin value in OPAQUE."""
     document = (
@@ -218,6 +229,7 @@ def test_any_tree_survives_the_round_trip(nodes: list[TndsNode]) -> None:
     document = encode_tnds(nodes)
     assert decode_tnds(document) == tuple(nodes)
     assert violations(document) == []
+    assert decode_tnds(encode_tnds_wbxml(nodes)) == tuple(nodes)
 
 
 @given(st.one_of(st.text(max_size=200), st.binary(max_size=200)))
