@@ -1,0 +1,140 @@
+"""How xl is called, and what becomes of its complaints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from dom0_agent.hypervisor.interface import (
+    DomainConfig,
+    DomainInfo,
+    DomainState,
+    DomainType,
+    HypervisorError,
+    NotCapable,
+    OutOfMemory,
+)
+from dom0_agent.hypervisor.readback import ReadBackHypervisor
+from dom0_agent.hypervisor.tool import ToolResult
+from dom0_agent.hypervisor.xenstore import XenStore
+from dom0_agent.hypervisor.xl import Xl
+from tests.unit.hypervisor.test_xl_output import HEADING, INFO, line
+
+MIB = 1 << 20
+UUID_1 = UUID("11111111-2222-4333-8444-555555555555")
+CONFIG = DomainConfig(UUID_1, f"virmo-{UUID_1}", DomainType.PV, 128 * MIB, 128 * MIB, 1, 1)
+DOMAIN = DomainInfo(UUID_1, 7, CONFIG.name, DomainState.RUNNING, 128 * MIB, 1, 0.0)
+
+
+class FakeXl:
+    """Stands for the program: notes how it was called, and answers by subcommand."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.files: list[str] = []
+        self.answers: dict[str, tuple[int, str, str]] = {
+            "info": (0, INFO, ""),
+            "help": (0, " create   x\n save   x\n", ""),
+            "list": (0, HEADING, ""),
+        }
+
+    def __call__(self, argv: Sequence[str], deadline: float) -> ToolResult:
+        """A :data:`ToolRunner`."""
+        assert deadline > 0
+        self.calls.append(list(argv))
+        self.files += [Path(word).read_text() for word in argv if word.endswith(".xlcfg")]
+        code, out, err = self.answers.get(argv[1], (0, "", ""))
+        return ToolResult(tuple(argv), code, out, err)
+
+
+@pytest.fixture
+def fake() -> FakeXl:
+    return FakeXl()
+
+
+@pytest.fixture
+def xl(fake: FakeXl, tmp_path: Path) -> Xl:
+    return Xl(tmp_path / "run", fake, XenStore())
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda xl: xl.unpause(DOMAIN), ["xl", "unpause", "7"]),
+        (lambda xl: xl.pause(DOMAIN), ["xl", "pause", "7"]),
+        (lambda xl: xl.request_shutdown(DOMAIN), ["xl", "shutdown", "-F", "7"]),
+        (lambda xl: xl.destroy(DOMAIN), ["xl", "destroy", "7"]),
+        (lambda xl: xl.save(DOMAIN, Path("/s/saved")), ["xl", "save", "7", "/s/saved"]),
+    ],
+)
+def test_domains_are_named_by_domid_in_argument_lists(
+    call: Callable[[Xl], None], expected: list[str], xl: Xl, fake: FakeXl
+) -> None:
+    call(xl)
+    assert fake.calls == [expected]
+
+
+def test_create_leaves_no_daemon_and_no_file(xl: Xl, fake: FakeXl, tmp_path: Path) -> None:
+    xl.create(CONFIG)
+    (call,) = fake.calls
+    assert call[:5] == ["xl", "create", "-q", "-e", "-p"]
+    assert 'type = "pv"' in fake.files[0]
+    assert list((tmp_path / "run").iterdir()) == []
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
+
+
+def test_restore_uses_our_configuration_not_the_saved_one(xl: Xl, fake: FakeXl) -> None:
+    xl.restore(Path("/s/saved"), CONFIG)
+    (call,) = fake.calls
+    assert call[:4] == ["xl", "restore", "-e", "-p"]
+    assert call[5] == "/s/saved"
+    assert str(UUID_1) in fake.files[0]
+
+
+def test_configuration_files_of_a_killed_agent_are_removed(fake: FakeXl, tmp_path: Path) -> None:
+    left = tmp_path / "run" / f"{UUID_1}.xlcfg"
+    left.parent.mkdir()
+    left.write_text("x")
+    Xl(tmp_path / "run", fake, XenStore())
+    assert not left.exists()
+
+
+def test_a_failure_tells_call_domain_status_and_what_xl_said(xl: Xl, fake: FakeXl) -> None:
+    fake.answers["create"] = (1, "", "libxl: error: disk not found\nmore")
+    with pytest.raises(HypervisorError) as error:
+        xl.create(CONFIG)
+    assert not isinstance(error.value, OutOfMemory)
+    for part in ("create", str(UUID_1), "exit status 1", "disk not found; more"):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "complaint", ["xc: error: panic: Cannot allocate memory", "failed to free memory for the domain"]
+)
+def test_missing_memory_is_told_apart(xl: Xl, fake: FakeXl, complaint: str) -> None:
+    fake.answers["create"] = (3, "", complaint)
+    with pytest.raises(OutOfMemory):
+        xl.create(CONFIG)
+
+
+def test_on_arm_save_is_not_capable_and_xl_is_not_asked(xl: Xl, fake: FakeXl, tmp_path: Path) -> None:
+    """Where Xen has no save, Suspend can only pause, and must say so."""
+    fake.answers["help"] = (0, " create   x\n", "")
+    fake.answers["list"] = (0, HEADING + line(CONFIG.name, 7, "-b----"), "")
+    hypervisor = ReadBackHypervisor(xl)
+    assert hypervisor.host().can_save is False
+    with pytest.raises(NotCapable):
+        hypervisor.save(UUID_1, tmp_path / "saved")
+    with pytest.raises(NotCapable):
+        hypervisor.restore(tmp_path / "saved", CONFIG)
+    assert [call[1] for call in fake.calls].count("save") == 0
+
+
+def test_dying_zombies_are_not_found(xl: Xl, fake: FakeXl) -> None:
+    fake.answers["list"] = (0, HEADING + line("(null)", 7, "-----d"), "")
+    hypervisor = ReadBackHypervisor(xl)
+    assert hypervisor.find(UUID_1) is None
+    assert hypervisor.domains() == ()

@@ -1,0 +1,123 @@
+"""The configuration file: nothing breaks out of its quotes, whatever it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dom0_agent.hypervisor.interface import Disk, DomainConfig, DomainType, HypervisorError, Vif
+from dom0_agent.hypervisor.xlcfg import CMDLINE_CAP, quote, render
+
+MIB = 1 << 20
+CONFIG = DomainConfig(
+    uuid=UUID("11111111-2222-4333-8444-555555555555"),
+    name="virmo-11111111-2222-4333-8444-555555555555",
+    type=DomainType.PVH,
+    memory=256 * MIB,
+    max_memory=512 * MIB,
+    vcpus=1,
+    max_vcpus=2,
+    kernel=Path("/var/lib/virmo/vms/x/kernel"),
+    ramdisk=Path("/var/lib/virmo/vms/x/ramdisk"),
+    cmdline="console=hvc0 root=/dev/xvda",
+    disks=(Disk(Path("/var/lib/virmo/vms/x/xvda.raw"), "xvda"), Disk(Path("/d/q.qcow2"), "xvdb", "qcow2", True)),
+    vifs=(Vif("00:16:3e:01:02:03", "xenbr0"),),
+)
+
+
+def dequote(text: str) -> str:
+    """A quoted string read by libxlutil's rules: it ends at the first quote mark; backslash escapes inside."""
+    assert text[0] == '"'
+    body, end, rest = text[1:].partition('"')
+    assert end, "unterminated"
+    assert rest == "", "something comes after the string"
+    assert "\n" not in body
+    escapes = re.compile(r"\\x([0-9a-f]{2})|\\(.)")
+    assert not [m for m in escapes.finditer(body) if m[2]], "only hexadecimal escapes are written"
+    return escapes.sub(lambda m: chr(int(m[1], 16)), body)
+
+
+def settings(text: str) -> dict[str, str]:
+    """The file's settings, one a line."""
+    return dict(line.split(" = ", 1) for line in text.splitlines())
+
+
+def test_a_whole_file() -> None:
+    assert render(CONFIG) == (
+        'name = "virmo-11111111-2222-4333-8444-555555555555"\n'
+        'uuid = "11111111-2222-4333-8444-555555555555"\n'
+        'type = "pvh"\n'
+        "memory = 256\n"
+        "maxmem = 512\n"
+        "vcpus = 1\n"
+        "maxvcpus = 2\n"
+        'on_poweroff = "preserve"\n'
+        'on_reboot = "preserve"\n'
+        'on_watchdog = "preserve"\n'
+        'on_crash = "preserve"\n'
+        'on_soft_reset = "preserve"\n'
+        'kernel = "/var/lib/virmo/vms/x/kernel"\n'
+        'ramdisk = "/var/lib/virmo/vms/x/ramdisk"\n'
+        'cmdline = "console=hvc0 root=/dev/xvda"\n'
+        'disk = ["format=raw,vdev=xvda,access=w,target=/var/lib/virmo/vms/x/xvda.raw", '
+        '"format=qcow2,vdev=xvdb,access=r,target=/d/q.qcow2"]\n'
+        'vif = ["mac=00:16:3e:01:02:03,bridge=xenbr0"]\n'
+    )
+
+
+def test_hvm_has_no_screen_on_the_network() -> None:
+    found = settings(render(dataclasses.replace(CONFIG, type=DomainType.HVM, kernel=None, ramdisk=None, cmdline="")))
+    assert (found["vnc"], found["sdl"], found["vga"]) == ("0", "0", '"none"')
+    assert "kernel" not in found
+
+
+@given(st.text(st.characters(min_codepoint=1, max_codepoint=127), max_size=300))
+def test_any_text_stays_one_string(text: str) -> None:
+    assert dequote(quote(text)) == text
+
+
+@given(st.text(st.characters(min_codepoint=1, max_codepoint=127), max_size=300))
+def test_any_command_line_changes_no_other_setting(cmdline: str) -> None:
+    plain = settings(render(dataclasses.replace(CONFIG, cmdline="x")))
+    found = settings(render(dataclasses.replace(CONFIG, cmdline=cmdline)))
+    assert dequote(found.pop("cmdline", '""')) == cmdline
+    plain.pop("cmdline")
+    assert found == plain
+
+
+@pytest.mark.parametrize("text", ["ä", "a\0b", "\u2028"])
+def test_what_the_file_cannot_carry_is_refused(text: str) -> None:
+    with pytest.raises(HypervisorError, match="ASCII"):
+        quote(text)
+
+
+def test_a_command_line_over_the_cap_is_refused() -> None:
+    with pytest.raises(HypervisorError, match="2048"):
+        render(dataclasses.replace(CONFIG, cmdline="x" * (CMDLINE_CAP + 1)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "a b"},
+        {"name": ""},
+        {"name": "x\nmemory=1"},
+        {"disks": (Disk(Path("/a,b"), "xvda"),)},
+        {"disks": (Disk(Path("relative"), "xvda"),)},
+        {"disks": (Disk(Path('/a"b'), "xvda"),)},
+        {"disks": (Disk(Path("/a"), "xvda,script=evil"),)},
+        {"disks": (Disk(Path("/a"), "xvda", "vmdk"),)},
+        {"vifs": (Vif("00:16:3e:01:02:03,script=evil", "br0"),)},
+        {"vifs": (Vif("00:16:3e:01:02:03", "br0,script=evil"),)},
+        {"vifs": (Vif("00:16:3e:01:02:03", "a-bridge-name-too-long"),)},
+    ],
+)
+def test_values_that_could_change_their_meaning_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(HypervisorError, match=str(CONFIG.uuid)):
+        render(dataclasses.replace(CONFIG, **change))  # type: ignore[arg-type]
