@@ -14,6 +14,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from dom0_agent.config_schema import setting
+from dom0_agent.control_client import DEFAULT_SOCKET
 from dom0_agent.hypervisor.config import HypervisorConfig
 from dom0_agent.images.config import ImagesConfig
 from dom0_agent.transport.tls import TlsConfig
@@ -83,6 +84,14 @@ class AccountConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class NotificationConfig:
+    """Where servers may ask for a session (package 0 over HTTP)."""
+
+    address: str = setting("address to listen on", "0.0.0.0")  # noqa: S104 - what is taken there is verified
+    port: int = setting("TCP port; 0: no notifications are taken", 0, minimum=0, maximum=65535)
+
+
+@dataclass(frozen=True, slots=True)
 class DmConfig:
     """Sessions with DM servers."""
 
@@ -92,6 +101,7 @@ class DmConfig:
     answer_limit: float = setting(
         "seconds an Exec may take before it is answered 202 and reported later", 20.0, minimum=0
     )
+    notification: NotificationConfig = field(default_factory=NotificationConfig)
     connect_timeout: float = setting("seconds to reach the server", 10.0, minimum=1)
     answer_timeout: float = setting("seconds the server has for one answer", 60.0, minimum=1)
     retry_first: float = setting("seconds before a failed session is tried again; doubles each time", 5.0, minimum=1)
@@ -117,7 +127,7 @@ class LogConfig:
 class ControlConfig:
     """The local socket that ``virmoctl`` uses."""
 
-    socket: Path = setting("path of the Unix socket", Path("/run/virmo-agent/control.sock"))
+    socket: Path = setting("path of the Unix socket", DEFAULT_SOCKET)
 
 
 @dataclass(frozen=True, slots=True)

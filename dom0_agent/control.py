@@ -10,24 +10,20 @@ import contextlib
 import json
 import logging
 import os
-import socket
 import socketserver
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dom0_agent.control_client import ControlError
+
 log = logging.getLogger(__name__)
 
 MAX_REQUEST = 64 << 10  #: bytes of one request line
-MAX_ANSWER = 16 << 20  #: bytes of one answer line that the client accepts
 IDLE_TIMEOUT = 30.0  #: seconds a connected client may stay silent
 
 Handler = Callable[[Mapping[str, Any]], Any]
-
-
-class ControlError(Exception):
-    """The call cannot be done; the message is shown to the person at the terminal."""
 
 
 class ControlServer:
@@ -92,28 +88,3 @@ class _Connection(socketserver.StreamRequestHandler):
             return {"result": handler(request)}
         except ControlError as error:
             return {"error": str(error)}
-
-
-def call(path: Path, name: str, timeout: float = 30.0, **parameters: Any) -> Any:
-    """Ask a running agent; :class:`ControlError` tells why there is no answer."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout)
-        try:
-            connection.connect(str(path))
-            connection.sendall(json.dumps({"call": name, **parameters}).encode() + b"\n")
-            with connection.makefile("rb") as stream:
-                line = stream.readline(MAX_ANSWER)
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise ControlError(
-                f"no agent listens on {path}: is virmo-agent running? (systemctl status virmo-agent)"
-            ) from error
-        except PermissionError as error:
-            raise ControlError(f"{path} may only be used by root") from error
-        except TimeoutError as error:
-            raise ControlError(f"the agent did not answer within {timeout:.0f} s") from error
-    if not line:
-        raise ControlError("the agent closed the connection without an answer; see its log")
-    answer = json.loads(line)
-    if "error" in answer:
-        raise ControlError(answer["error"])
-    return answer["result"]

@@ -11,7 +11,6 @@ import logging
 import os
 import queue
 import random
-import shutil
 import signal
 import threading
 import time
@@ -25,23 +24,20 @@ from typing import IO, Any
 from dom0_agent import settle
 from dom0_agent.accounts import provision
 from dom0_agent.config import AgentConfig
-from dom0_agent.control import ControlError, ControlServer
+from dom0_agent.control import ControlServer
+from dom0_agent.control_client import ControlError
+from dom0_agent.device import DeviceResources, agent_version, device_info, grant, mount_objects
 from dom0_agent.dm_session import SeededNonces, SessionReport, SessionRunner, Trace
+from dom0_agent.doorkeeper import Asked, Doorkeeper
 from dom0_agent.hypervisor.config import open_hypervisor
 from dom0_agent.hypervisor.interface import HypervisorError
 from dom0_agent.images.model import ImageEvent, ImageState
 from dom0_agent.images.service import LocalImageService
 from dom0_agent.logs import set_up
-from dom0_agent.mo.devdetail import DeviceDetail, devdetail
-from dom0_agent.mo.devinfo import DeviceIdentity, devinfo
-from dom0_agent.mo.dmacc import DMAcc, account_path, read_accounts, read_nonce
-from dom0_agent.mo.virmo import VirMO
-from dom0_agent.mo.vmimgmo import VMImgMO
-from dom0_agent.omadm.acl import Acl
+from dom0_agent.mo.dmacc import account_path, read_accounts, read_nonce
+from dom0_agent.omadm.alerts import AlertCode
 from dom0_agent.omadm.auth import Account, NonceRole
-from dom0_agent.omadm.mo import Path as NodePath
-from dom0_agent.omadm.node import Command
-from dom0_agent.omadm.status import DMError, Status
+from dom0_agent.omadm.notification import NotificationGuard
 from dom0_agent.omadm.tree import ManagementTree
 from dom0_agent.omadm.uri import format_path
 from dom0_agent.overview import Overview
@@ -53,6 +49,7 @@ from dom0_agent.store.nodes import SqliteNodeStore
 from dom0_agent.store.nonces import NonceTable
 from dom0_agent.store.outbox import Outbox
 from dom0_agent.store.vms import VmTable
+from dom0_agent.transport.notification_listener import NotificationListener
 from dom0_agent.transport.tls import TlsConfig
 from dom0_agent.vm.engine import open_engine
 from dom0_agent.vm.model import VmEvent
@@ -60,6 +57,8 @@ from dom0_agent.vm.model import VmEvent
 log = logging.getLogger(__name__)
 
 SESSION_WAIT = 600.0  #: seconds that virmoctl waits for the sessions that it asked for
+MAX_WAITING = 64  #: things in the queue past which notifications are turned away: somebody floods us
+MAX_NOTIFICATIONS = 60  #: sessions that a server may ask for in a minute
 LONGEST_SLEEP = 3600.0  #: seconds; the loop looks around at least this often
 
 
@@ -75,8 +74,19 @@ class _SessionWish:
     done: threading.Event = field(default_factory=threading.Event)
 
 
+@dataclass(frozen=True, slots=True)
+class _Notification:
+    """A package 0 arrived; who sent it is not known yet."""
+
+    untrusted_octets: bytes
+
+
 class _Stop:
     """Put into the queue to end :meth:`Agent.serve`."""
+
+
+#: what waits for the loop while a session runs; events do not
+_Request = _SessionWish | _Notification | _Stop
 
 
 class Agent:
@@ -86,7 +96,7 @@ class Agent:
         self.config = config
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(config.state_dir / "lock")
-        self._queue: queue.SimpleQueue[VmEvent | ImageEvent | _SessionWish | _Stop] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[VmEvent | ImageEvent | _Request] = queue.SimpleQueue()
         self._database = Database(config.state_dir / "agent.sqlite")
         self.outbox = Outbox(self._database)
         self.hypervisor = open_hypervisor(config.hypervisor, config.state_dir)
@@ -95,18 +105,21 @@ class Agent:
         self.tree = ManagementTree(SqliteNodeStore(self._database), lambda: datetime.now(UTC))
         self._reporter = Reporter(self.outbox, lambda: [account.server_id for account in config.dm.accounts])
         nonces = NonceTable(self._database)
-        self._mount()
+        resources = DeviceResources(self.hypervisor, VmTable(self._database), config)
+        mount_objects(self.tree, config, self.vms, self.images, resources)
         provision(config.dm.accounts, self.tree, nonces, self.outbox, config.state_dir / "accounts.json")
-        self._grant()
+        grant(self.tree, [account.server_id for account in config.dm.accounts])
         self._tls = {account.server_id: account.tls for account in config.dm.accounts}
         self._schedules = {account.server_id: self._schedule() for account in read_accounts(self.tree)}
+        seeded = SeededNonces(nonces, self._first_nonce)
+        self._doorkeeper = Doorkeeper(seeded, NotificationGuard(time.monotonic, most=MAX_NOTIFICATIONS))
         self._runner = SessionRunner(
             config=config.dm,
             device_id=config.device.id,
             tree=self.tree,
-            nonces=SeededNonces(nonces, self._first_nonce),
+            nonces=seeded,
             outbox=self.outbox,
-            device_info=self._device_info,
+            device_info=lambda: device_info(self.tree),
             between=self._settle_events,
         )
         self.overview = Overview(config, self.hypervisor, self.vms, self.images, self.outbox)
@@ -134,10 +147,17 @@ class Agent:
         """The servers that may manage this device."""
         return read_accounts(self.tree)
 
-    def session(self, account: Account, trace: Trace | None = None) -> SessionReport:
-        """Run one client-initiated session now."""
+    def session(self, account: Account, *, asked: Asked | None = None, trace: Trace | None = None) -> SessionReport:
+        """Run one session now: client-initiated, or the one that a notification ``asked`` for."""
         self._settle_events()
-        report = self._runner.run(account, self._tls.get(account.server_id, TlsConfig()), trace=trace)
+        tls = self._tls.get(account.server_id, TlsConfig())
+        if asked is None:
+            report = self._runner.run(account, tls, trace=trace)
+        else:
+            opening = AlertCode.SERVER_INITIATED
+            report = self._runner.run(
+                account, tls, opening=opening, session_id=asked.session_id, nonces=asked.nonces, trace=trace
+            )
         self._settle_events()
         self.overview.note_session(report)
         return report
@@ -151,7 +171,8 @@ class Agent:
 
     def serve(self) -> None:
         """Run until :meth:`stop`; opens sessions when they are due."""
-        with_control = ControlServer(self.config.control.socket, self._control_calls())
+        control = ControlServer(self.config.control.socket, self._control_calls())
+        listener = self._listen()
         try:
             now = time.monotonic()
             for schedule in self._schedules.values():
@@ -159,7 +180,9 @@ class Agent:
             while self._turn():
                 pass
         finally:
-            with_control.close()
+            if listener is not None:
+                listener.close()
+            control.close()
 
     def stop(self) -> None:
         """End :meth:`serve` soon. Safe in any thread and in a signal handler."""
@@ -178,6 +201,10 @@ class Agent:
         if isinstance(item, _SessionWish):
             item.reports.extend(self._run_session(account) for account in self.accounts())
             item.done.set()
+        elif isinstance(item, _Notification):
+            asked = self._doorkeeper.admit(item.untrusted_octets, self.accounts())
+            if asked is not None:
+                self._run_session(asked.account, asked)
         elif item is not None:
             self._settle(item)
             self._settle_events()
@@ -192,8 +219,8 @@ class Agent:
             if schedule.is_due(now):
                 self._run_session(account)
 
-    def _run_session(self, account: Account) -> SessionReport:
-        report = self.session(account)
+    def _run_session(self, account: Account, asked: Asked | None = None) -> SessionReport:
+        report = self.session(account, asked=asked)
         schedule, now = self._schedules.setdefault(account.server_id, self._schedule()), time.monotonic()
         schedule.alerts_wait(now, bool(self.outbox.list(account.server_id)))
         schedule.ended(now, report.ok)
@@ -202,6 +229,21 @@ class Agent:
     def _schedule(self) -> SessionSchedule:
         dm = self.config.dm
         return SessionSchedule(dm.poll_interval, dm.retry_first, dm.retry_max, random.random)
+
+    def _listen(self) -> NotificationListener | None:
+        settings = self.config.dm.notification
+        if settings.port == 0:
+            return None
+        listener = NotificationListener(settings.address, settings.port, self._notified)
+        log.info("event=listening_for_notifications address=%s port=%d", settings.address, listener.port)
+        return listener
+
+    def _notified(self, untrusted_octets: bytes) -> bool:
+        """In a connection's thread."""
+        if self._queue.qsize() > MAX_WAITING:
+            return False
+        self._queue.put(_Notification(untrusted_octets))
+        return True
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -217,13 +259,13 @@ class Agent:
 
     def _settle_events(self) -> None:
         """Let the tree follow all events so far; session wishes and the end of the loop wait."""
-        later: list[_SessionWish | _Stop] = []
+        later: list[_Request] = []
         while True:
             try:
                 item = self._queue.get_nowait()
             except queue.Empty:
                 break
-            if isinstance(item, _SessionWish | _Stop):
+            if isinstance(item, _Request):
                 later.append(item)
             else:
                 self._settle(item)
@@ -246,55 +288,8 @@ class Agent:
             **{img_id: format_path(path) for path, img_id in settle.image_nodes(self.tree)},
         }
 
-    # -- parts of the tree -------------------------------------------------------------------------------------------
-
-    def _mount(self) -> None:
-        device, dm = self.config.device, self.config.dm
-        identity = DeviceIdentity(device.id, device.manufacturer, device.model, lang=device.language)
-        detail = DeviceDetail(
-            device.type,
-            oem=device.oem,
-            firmware_version=device.firmware_version,
-            software_version=_version(),
-            hardware_version=device.hardware_version,
-        )
-        for mo in (
-            devinfo(identity),
-            devdetail(detail, self.tree.limits),
-            DMAcc(lambda: None),
-            VirMO(self.vms, self.tree.stored_value, self._device_resources, dm.answer_limit),
-            VMImgMO(self.images, self.tree.stored_value, dm.answer_limit),
-        ):
-            self.tree.mount(mo)
-
-    def _grant(self) -> None:
-        """The servers of the configuration manage VMs and images; other nodes keep the tree's defaults."""
-        servers = frozenset(account.server_id for account in self.config.dm.accounts)
-        acl = str(Acl({command: servers for command in Command if command is not Command.COPY})) if servers else ""
-        for mount in (VirMO.mount, VMImgMO.mount):
-            self.tree.device_set_acl(mount, acl)
-
-    def _device_info(self) -> Mapping[str, str]:
-        """The DevInfo leaves that go into package 1."""
-        paths: list[NodePath] = [("DevInfo", name) for name in self.tree.children(("DevInfo",))]
-        return {format_path(path): self.tree.value(path) or "" for path in paths}
-
     def _first_nonce(self, server_id: str, role: NonceRole) -> bytes | None:
         return read_nonce(self.tree, account_path(server_id), role)
-
-    def _device_resources(self) -> tuple[int, int]:
-        """RAM that Xen can give to guests and has given to them; storage of the file system that VMs may use."""
-        try:
-            given = sum(domain.memory for domain in self.hypervisor.domains())
-            ram = self.hypervisor.host().free_memory + given
-        except HypervisorError as error:
-            raise DMError(Status.COMMAND_FAILED, f"the hypervisor does not answer: {error}") from error
-        usage = shutil.disk_usage(self.config.state_dir)
-        held = sum(disk.path.stat().st_blocks * 512 for disk in self._vm_disks() if disk.path.exists())
-        return ram, max(0, usage.free + held - self.config.vm.storage_reserve)
-
-    def _vm_disks(self) -> list[Any]:
-        return [disk for vm in VmTable(self._database).list() for disk in vm.disks]
 
     # -- control -----------------------------------------------------------------------------------------------------
 
@@ -342,22 +337,16 @@ def run(config: AgentConfig) -> int:
     try:
         agent.start()
         log.info(
-            "event=started version=%s device=%s backend=%s", _version(), config.device.id, config.hypervisor.backend
+            "event=started version=%s device=%s backend=%s",
+            agent_version(),
+            config.device.id,
+            config.hypervisor.backend,
         )
         agent.serve()
     finally:
         agent.close()
         log.info("event=stopped")
     return 0
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("virmo-agent")
-    except PackageNotFoundError:  # run from a source tree
-        return "0+source"
 
 
 def _lock(file: Path) -> IO[str]:

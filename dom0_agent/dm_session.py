@@ -77,7 +77,7 @@ class SessionRunner:
         self._config = config
         self._device_id = device_id
         self._tree = tree
-        self._nonces = nonces
+        self.nonces = nonces
         self._outbox = outbox
         self._device_info = device_info
         self._between = between
@@ -89,11 +89,16 @@ class SessionRunner:
         *,
         opening: AlertCode = AlertCode.CLIENT_INITIATED,
         session_id: int | None = None,
+        nonces: NonceStore | None = None,
         trace: Trace | None = None,
     ) -> SessionReport:
-        """Open a session and see it through. Never raises for what the server or the network does."""
+        """Open a session and see it through. Never raises for what the server or the network does.
+
+        ``opening``, ``session_id`` and ``nonces`` are a notification's, when one is why the session is opened.
+        """
         alerts = self._waiting(account, set())
-        session = self._session(account, opening, session_id or 1 + secrets.randbelow(0xFFFF), alerts)
+        number = session_id or 1 + secrets.randbelow(0xFFFF)
+        session = self._session(account, opening, number, nonces or self.nonces, alerts)
         carried = {int(alert.id) for alert in alerts}
         try:
             transport = HttpTransport(
@@ -114,14 +119,19 @@ class SessionRunner:
         return SessionReport(account.server_id, outcome.ok, outcome.sentence)
 
     def _session(
-        self, account: Account, opening: AlertCode, session_id: int, alerts: Sequence[PendingAlert]
+        self,
+        account: Account,
+        opening: AlertCode,
+        session_id: int,
+        nonces: NonceStore,
+        alerts: Sequence[PendingAlert],
     ) -> ClientSession:
         config = self._config
         return ClientSession(
             account=account,
             device_id=self._device_id,
             tree=self._tree,
-            nonces=self._nonces,
+            nonces=nonces,
             random_bytes=os.urandom,
             codec=codec_for(MEDIA_TYPES[config.encoding]),
             session_id=session_id_text(session_id),

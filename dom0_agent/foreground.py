@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 
 from dom0_agent.config import AgentConfig
-from dom0_agent.control import ControlError, call
+from dom0_agent.control_client import ControlError, call
 from dom0_agent.daemon import SESSION_WAIT, Agent, AlreadyRunning
-from dom0_agent.dm_session import Trace
+from dom0_agent.dm_session import MEDIA_TYPES, Trace
 from dom0_agent.logs import set_up
+from dom0_agent.omadm.codec import codec_for
+from dom0_agent.omadm.trace import trace_lines
 
 POLL = 0.5  #: seconds between looks at running operations
 OPERATIONS_DEADLINE = 3600.0  #: seconds that operations may go on after the session, before this process leaves them
@@ -25,7 +27,7 @@ def session(config: AgentConfig, server_id: str | None, *, trace: bool, trace_di
         return _by_daemon(config, server_id, trace or trace_dir is not None)
     try:
         agent.start()
-        return _by_this_process(agent, server_id, _tracer(trace, trace_dir))
+        return _by_this_process(agent, server_id, _tracer(config, trace, trace_dir))
     finally:
         agent.close()
 
@@ -36,7 +38,7 @@ def _by_this_process(agent: Agent, server_id: str | None, tracer: Trace | None) 
         wanted = "" if server_id is None else f" for {server_id!r}"
         print(f"virmo-agent: there is no server account{wanted} (dm.accounts in the configuration)", file=sys.stderr)
         return 1
-    reports = [agent.session(account, tracer) for account in accounts]
+    reports = [agent.session(account, trace=tracer) for account in accounts]
     for report in reports:
         print(f"{report.server_id}: {report.sentence}")
     _await_operations(agent)
@@ -69,12 +71,13 @@ def _by_daemon(config: AgentConfig, server_id: str | None, traced: bool) -> int:
     return 0 if sessions and all(report["ok"] for report in sessions) else 1
 
 
-def _tracer(trace: bool, folder: Path | None) -> Trace | None:
+def _tracer(config: AgentConfig, trace: bool, folder: Path | None) -> Trace | None:
     if not trace and folder is None:
         return None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     count = 0
+    codec = codec_for(MEDIA_TYPES[config.dm.encoding])
 
     def keep(direction: str, body: bytes) -> None:
         nonlocal count
@@ -82,6 +85,6 @@ def _tracer(trace: bool, folder: Path | None) -> Trace | None:
         if folder is not None:
             (folder / f"{count:04d}-{direction}").write_bytes(body)
         if trace:
-            print(f"--- {count} {direction}, {len(body)} bytes\n{body.decode(errors='replace')}")
+            print(f"{count} {direction}, {len(body)} bytes", *trace_lines(codec, body), sep="\n  ")
 
     return keep

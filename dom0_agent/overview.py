@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from dom0_agent.config import AgentConfig
-from dom0_agent.control import ControlError
+from dom0_agent.control_client import ControlError
 from dom0_agent.dm_session import SessionReport
 from dom0_agent.hypervisor.interface import Hypervisor
 from dom0_agent.images.model import ImageService

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dom0_agent.config import ControlConfig
-from dom0_agent.control import ControlError, call
+from dom0_agent.control_client import DEFAULT_SOCKET, ControlError, call
 from dom0_agent.terminal import size, table
 
 SESSION_TIMEOUT = 600.0  #: seconds; a session with a long answer limit and many commands
@@ -44,7 +43,7 @@ class View:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="virmoctl", description="Look at the agent that runs on this board.")
-    parser.add_argument("--socket", type=Path, default=ControlConfig().socket, help="control socket (%(default)s)")
+    parser.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, help="control socket (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

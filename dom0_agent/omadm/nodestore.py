@@ -58,6 +58,10 @@ class NodeStore(Protocol):
     def __len__(self) -> int:
         """How many nodes there are."""
 
+    @property
+    def octets(self) -> int:
+        """About how long all values are together (text counts as ASCII)."""
+
     def put(self, node: StoredNode) -> None:
         """Insert the node, or replace the one at its path."""
 
@@ -83,6 +87,7 @@ class MemoryNodeStore:
     def __init__(self) -> None:
         self._nodes: dict[Path, StoredNode] = {}
         self._children: dict[Path, dict[str, None]] = {}
+        self._octets = 0
         self._log: list[tuple[Path, StoredNode | None]] = []  #: (path, what was there before), oldest first
 
     def get(self, path: Path) -> StoredNode | None:
@@ -100,14 +105,15 @@ class MemoryNodeStore:
     def __len__(self) -> int:
         return len(self._nodes)
 
+    @property
+    def octets(self) -> int:
+        """See :class:`NodeStore`."""
+        return self._octets
+
     def put(self, node: StoredNode) -> None:
         """See :class:`NodeStore`."""
-        before = self._nodes.get(node.path)
-        self._log.append((node.path, before))
-        if before is None:
-            self._set(node)
-        else:
-            self._nodes[node.path] = node
+        self._log.append((node.path, self._nodes.get(node.path)))
+        self._set(node)
 
     def delete(self, path: Path) -> None:
         """See :class:`NodeStore`."""
@@ -151,15 +157,26 @@ class MemoryNodeStore:
                 pending.extend((*current, name) for name in self._children.get(current, ()))
 
     def _set(self, node: StoredNode) -> None:
-        self._nodes[node.path] = node
-        if node.path:
-            self._children.setdefault(node.path[:-1], {})[node.path[-1]] = None
+        path = node.path
+        before = self._nodes.get(path)
+        self._nodes[path] = node
+        if node.data is not None:
+            self._octets += self._weight(node)
+        if before is not None:
+            if before.data is not None:
+                self._octets -= self._weight(before)
+        elif path:
+            self._children.setdefault(path[:-1], {})[path[-1]] = None
 
     def _unset(self, path: Path) -> None:
-        del self._nodes[path]
+        self._octets -= self._weight(self._nodes.pop(path))
         if not path:
             return
         siblings = self._children[path[:-1]]
         del siblings[path[-1]]
         if not siblings:
             del self._children[path[:-1]]
+
+    def _weight(self, node: StoredNode) -> int:
+        """Octets of the node's value."""
+        return 0 if node.data is None else len(node.data)

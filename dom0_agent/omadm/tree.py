@@ -26,11 +26,8 @@ from dom0_agent.omadm.tree_mounts import Mounts
 from dom0_agent.omadm.tree_places import Places
 from dom0_agent.omadm.tree_tnds import TndsWrites
 from dom0_agent.omadm.tree_work import Work, Write
-from dom0_agent.omadm.tree_writes import Writes, check_acl
+from dom0_agent.omadm.tree_writes import TreeLimits, Writes, check_acl
 from dom0_agent.omadm.uri import DEFAULT_LIMITS, DmUri, UriLimits, check_name, format_path, parse_uri
-
-#: Nodes a tree may have: ten times what a busy device needs, and about 10 MB of memory.
-MAX_NODES = 20_000
 
 
 #: Parsed URIs that are remembered: servers poll the same nodes. Bounds the memory to less than a megabyte.
@@ -46,7 +43,7 @@ class ManagementTree:
         clock: Callable[[], datetime],
         *,
         limits: UriLimits = DEFAULT_LIMITS,
-        max_nodes: int = MAX_NODES,
+        capacity: TreeLimits = TreeLimits(),  # noqa: B008 - immutable
     ) -> None:
         """``clock`` gives the present moment with a time zone, for TStamp."""
         self._store = store
@@ -61,7 +58,7 @@ class ManagementTree:
         automatic = AutomaticChildren(store, self._now)
         self._mounts = Mounts(store, self._places, automatic)
         self._writes = Writes(
-            store, self._places, self._lookup, self._mounts, automatic, now=self._now, max_nodes=max_nodes
+            store, self._places, self._lookup, self._mounts, automatic, now=self._now, limits=capacity
         )
         self._tnds = TndsWrites(self._places, self._lookup, self._writes, limits)
         self._reader = Reader(self._lookup)

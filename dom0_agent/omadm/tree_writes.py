@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from dom0_agent.omadm.acl import AclSyntaxError, automatic_acl, is_server_id, parse_acl
 from dom0_agent.omadm.mo import Change, Path
-from dom0_agent.omadm.node import Command, Format, NodeDef, Scope
+from dom0_agent.omadm.node import Command, Format, NodeDef, Scope, Value
 from dom0_agent.omadm.nodestore import NodeStore, StoredNode
 from dom0_agent.omadm.properties import check_title
 from dom0_agent.omadm.status import DMError, Status
@@ -25,6 +26,18 @@ from dom0_agent.omadm.uri import format_path
 _VERNO_MODULUS = 1 << 16
 
 
+@dataclass(frozen=True, slots=True)
+class TreeLimits:
+    """What a tree may hold, so that no server can fill the device: 420 beyond.
+
+    The defaults are ten times what a busy device needs: about 10 MB of memory for the nodes, as values above 4 KiB stay
+    on disk.
+    """
+
+    nodes: int = 20_000
+    octets: int = 64 << 20  #: of all values together
+
+
 class Writes:
     """Add, set, delete and rename, on the store and the objects."""
 
@@ -37,16 +50,16 @@ class Writes:
         automatic: AutomaticChildren,
         *,
         now: Callable[[], str],
-        max_nodes: int,
+        limits: TreeLimits,
     ) -> None:
-        """``now`` gives the TStamp of this moment; the tree never has more than ``max_nodes`` nodes."""
+        """``now`` gives the TStamp of this moment."""
         self._store = store
         self._places = places
         self._lookup = lookup
         self._mounts = mounts
         self._automatic = automatic
         self._now = now
-        self._max_nodes = max_nodes
+        self._limits = limits
 
     def add(self, write: Write, server_id: str | None, path: Path, value: ItemValue, acl: str = "") -> None:
         """Add a leaf or interior node, missing interior parents too (implicit Add, section 6)."""
@@ -203,9 +216,9 @@ class Writes:
         elif place.definition.is_interior:
             raise DMError(Status.UNSUPPORTED_FORMAT, f"{where} is an interior node: Format must be node")
         else:
-            stored = leaf_value(place, value, path)
+            stored = self._fitting(leaf_value(place, value, path))
             node = StoredNode(path, stored.format, stored.type, stored.data)
-        if len(self._store) >= self._max_nodes:
+        if len(self._store) >= self._limits.nodes:
             raise DMError(Status.DEVICE_FULL, f"{where}: the tree has {len(self._store)} nodes, which is its limit")
         write.prepare(place.mo, Change(Command.ADD, path, stored, server_id))
         parent = path[:-1]
@@ -235,7 +248,7 @@ class Writes:
         value: ItemValue,
     ) -> None:
         place, node = found
-        stored = leaf_value(place, _completed(place, node, value), node.path)
+        stored = self._fitting(leaf_value(place, _completed(place, node, value), node.path))
         write.prepare(place.mo, Change(command, node.path, stored, server_id))
         if place.is_live:
             if self._store.get(node.path) is not None:
@@ -253,6 +266,12 @@ class Writes:
                 (node.verno + 1) % _VERNO_MODULUS,
             )
         )
+
+    def _fitting(self, value: Value) -> Value:
+        """``value``; :class:`DMError` 420 when the tree would hold too much with it."""
+        if self._store.octets + len(value.data) > self._limits.octets:
+            raise DMError(Status.DEVICE_FULL, f"the tree's values would exceed {self._limits.octets} octets")
+        return value
 
     def _touch(self, path: Path) -> None:
         """An interior node's value is its list of children: it changed."""

@@ -24,6 +24,9 @@ from dom0_agent.omadm.writer import Shape, write_command, write_header
 #: Tags plus attributes of one message; expat and ElementTree need up to 200 octets for each: at most about 30 MB.
 MAX_NODES = 150_000
 
+#: Elements inside each other: Atomic and Sequence, an Item, and TNDS with two elements for each of its 32 levels.
+MAX_DEPTH = 128
+
 _ENCODINGS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "ascii": "ascii", "iso-8859-1": "latin-1"}
 
 _DECLARATION = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*(?:<\?xml\s[^>]{0,200}\?>)?")
@@ -92,10 +95,20 @@ def parse_untrusted(untrusted_body: bytes) -> Tree.Element:
     if untrusted_body.count(b"<") + untrusted_body.count(b"=") > MAX_NODES:
         raise ProtocolError(f"the message holds more than {MAX_NODES} pieces of markup")
     try:
-        text = str(untrusted_body[end:], encoding)
-        return Tree.fromstring(text)  # noqa: S314 - see above
+        root = Tree.fromstring(str(untrusted_body[end:], encoding))  # noqa: S314 - see above
     except (Tree.ParseError, UnicodeDecodeError) as error:
         raise ProtocolError(f"not well-formed XML: {error}") from error
+    _refuse_depth(root)
+    return root
+
+
+def _refuse_depth(root: Tree.Element) -> None:
+    level = [root]
+    for _ in range(MAX_DEPTH):
+        level = [child for element in level for child in element]
+        if not level:
+            return
+    raise ProtocolError(f"the message is nested deeper than {MAX_DEPTH} elements")
 
 
 def _skip_gaps(untrusted_body: bytes, at: int) -> int:

@@ -15,16 +15,19 @@ from dom0_agent.omadm.nodestore import MemoryNodeStore, NodeStoreError, StoredNo
 from dom0_agent.store.database import Database, StoreError
 
 #: Octets above which a value is left on disk: configuration is far below, firmware packages are far above.
-LARGE = 16384
+LARGE = 4096
 
 
 class _OnDisk(str):
-    """Stands in memory for a text that is on disk."""
+    """Stands in memory for a value that is on disk; ``octets`` is how long that is."""
 
-    __slots__ = ()
+    octets: int
 
 
-_ON_DISK = _OnDisk()
+def _on_disk(octets: int) -> _OnDisk:
+    stand_in = _OnDisk()
+    stand_in.octets = octets
+    return stand_in
 
 
 class SqliteNodeStore(MemoryNodeStore):
@@ -39,7 +42,7 @@ class SqliteNodeStore(MemoryNodeStore):
     def get(self, path: Path) -> StoredNode | None:
         """See ``NodeStore``."""
         node = self._nodes.get(path)
-        if node is not None and node.data is _ON_DISK:
+        if node is not None and isinstance(node.data, _OnDisk):
             row = self._database.query("SELECT data FROM node WHERE path = ?", ("/".join(path),))[0]
             return node._replace(data=row["data"])
         return node
@@ -60,13 +63,16 @@ class SqliteNodeStore(MemoryNodeStore):
         super().commit()
         for node in kept:
             if node.data is not None and len(node.data) > LARGE:
-                self._set(node._replace(data=_ON_DISK))
+                self._set(node._replace(data=_on_disk(len(node.data))))
+
+    def _weight(self, node: StoredNode) -> int:
+        return node.data.octets if isinstance(node.data, _OnDisk) else super()._weight(node)
 
 
 _LOAD = (
     "SELECT path, format, type, acl, title, tstamp, verno, untouched, "
-    "length(CAST(data AS BLOB)) > ? AS large, "
-    "CASE WHEN length(CAST(data AS BLOB)) > ?1 THEN NULL ELSE data END AS data FROM node"
+    "coalesce(length(CAST(data AS BLOB)), 0) AS octets, "
+    "CASE WHEN length(CAST(data AS BLOB)) > ? THEN NULL ELSE data END AS data FROM node"
 )
 _PUT = (
     "INSERT INTO node (path, format, type, data, acl, title, tstamp, verno, untouched) "
@@ -95,7 +101,7 @@ def _from_row(row: sqlite3.Row) -> StoredNode:
         path=tuple(row["path"].split("/")) if row["path"] else (),
         format=Format(row["format"]),
         type=row["type"],
-        data=_ON_DISK if row["large"] else row["data"],
+        data=_on_disk(row["octets"]) if row["octets"] > LARGE else row["data"],
         acl=row["acl"],
         title=row["title"],
         tstamp=row["tstamp"],

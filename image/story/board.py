@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
+NOTIFICATION_PORT = 8732  #: of the agent, on a board of its own
+
 
 @dataclass(frozen=True, slots=True)
 class Domain:
@@ -37,8 +39,9 @@ class Board(Protocol):
     def start_agent(self, agent_yaml: str, ca_file: Path) -> None:
         """Give the agent its configuration and start it as a service."""
 
-    def session(self) -> None:
-        """Make the agent open a DM session now; returns when it is over."""
+    @property
+    def notification_url(self) -> str:
+        """Where the server on this machine reaches the agent's notification listener."""
 
     def hypervisor(self) -> str:
         """Version and scheduler."""

@@ -25,7 +25,7 @@ class Server:
 
     def __init__(self, folder: Path, host: str) -> None:
         self.folder = folder
-        self._port = _free_port()
+        self._port = free_port()
         self.ca_file = folder / "tls" / "ca.pem"
         self._log = folder.parent / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -87,7 +87,8 @@ class Server:
         return status, printed.getvalue(), complaint.getvalue()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port that nobody uses at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

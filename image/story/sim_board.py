@@ -21,6 +21,7 @@ import yaml
 
 from image.errors import ImageError
 from image.story.board import Domain
+from image.story.server import free_port
 
 MIB = 1 << 20
 START_TIMEOUT = 20.0
@@ -42,12 +43,18 @@ class SimBoard:
         self._socket = folder / "control.sock"
         self._log = folder / "agent.log"
         self.config = folder / "agent.yaml"
+        self._port = free_port()
         self._agent: subprocess.Popen[bytes] | None = None
         # Guests that speak often: the story waits for their beats.
         (self.state_dir / "sim").mkdir(parents=True)
         (self.state_dir / "sim" / "host.json").write_text(json.dumps({"beat_interval": BEAT_INTERVAL}))
         self.bundle = folder / "guest.tar"
         make_bundle(self.bundle)
+
+    @property
+    def notification_url(self) -> str:
+        """See ``Board``."""
+        return f"http://127.0.0.1:{self._port}/"
 
     def start_agent(self, agent_yaml: str, ca_file: Path) -> None:
         """See ``Board``."""
@@ -63,6 +70,7 @@ class SimBoard:
     def configure(self, agent_yaml: str, ca_file: Path) -> None:
         """Write the agent's configuration; a running agent reads it at its next start."""
         own_settings = yaml.safe_load(agent_yaml.replace("/etc/virmo-agent/server-ca.pem", str(ca_file)))
+        own_settings["dm"]["notification"] = {"address": "127.0.0.1", "port": self._port}
         own_settings |= {
             "state_dir": str(self.state_dir),
             "control": {"socket": str(self._socket)},
@@ -87,12 +95,6 @@ class SimBoard:
                 self._agent.kill()
                 self._agent.wait()
             self._agent = None
-
-    def session(self) -> None:
-        """See ``Board``."""
-        done = self._ctl("session")
-        if done.returncode != 0:
-            raise ImageError("the DM session failed", detail=(done.stdout + done.stderr).decode(errors="replace"))
 
     def hypervisor(self) -> str:
         """See ``Board``."""

@@ -15,7 +15,7 @@ from uuid import UUID
 import yaml
 
 from image.errors import ImageError
-from image.story.board import Board, Domain
+from image.story.board import NOTIFICATION_PORT, Board, Domain
 from image.story.server import Server
 
 DEVICE = "board-1"
@@ -23,6 +23,7 @@ DEV_ID = "urn:uuid:6f1d3c1e-8a55-4e0b-9b57-0d6f2c2f7a10"
 IMAGE = "sample"
 VM = "guest-1"
 ORDER_TIMEOUT = 600
+REGISTER_TIMEOUT = 120.0
 #: seconds that a guest has to boot and speak, or to speak again
 GUEST_TIMEOUT = 180.0
 POLL = 0.2
@@ -76,11 +77,13 @@ class Story:
     # -- the steps: each returns DM status, State, what the hypervisor says --------------------------------------------
 
     def _register(self) -> tuple[str, str, str]:
-        text = self._server.virmo("device", "add", DEVICE, "--dev-id", DEV_ID, "--agent-config")
+        url = self._board.notification_url
+        text = self._server.virmo("device", "add", DEVICE, "--dev-id", DEV_ID, "--notify-url", url, "--agent-config")
         self._board.start_agent(agent_yaml(text), self._server.ca_file)
-        self._board.session()
-        (device,) = [device for device in self._server.virmo_json("device", "list") if device["name"] == DEVICE]
-        self._check(device["last_seen_at"] is not None, "the server has not seen the board")
+        deadline = time.monotonic() + REGISTER_TIMEOUT
+        while (device := self._device())["last_seen_at"] is None and time.monotonic() < deadline:
+            time.sleep(POLL)
+        self._check(device["last_seen_at"] is not None, "the board did not come to the server")
         self._check(device["dev_id"] == DEV_ID, f"the server knows it as {device['dev_id']}")
         return "-", "-", self._board.hypervisor()
 
@@ -100,7 +103,7 @@ class Story:
         vm = self._vm()
         self._check(bool(vm and vm["vmid"]), "no VMID was assigned")
         self._vmid = UUID(vm["vmid"]) if vm and vm["vmid"] else None
-        domain = self._spoken(lambda domain: domain.beats is not None)
+        domain = self._spoken(lambda domain: None not in (domain.boot_id, domain.beats))
         return self._conclude(order, 2, domain, running=True)
 
     def _power_off(self) -> tuple[str, str, str]:
@@ -109,7 +112,7 @@ class Story:
 
     def _power_on(self) -> tuple[str, str, str]:
         order = self._order("vm", "poweron", DEVICE, VM)
-        domain = self._spoken(lambda domain: domain.beats is not None)
+        domain = self._spoken(lambda domain: None not in (domain.boot_id, domain.beats))
         return self._conclude(order, 2, domain, running=True)
 
     def _suspend(self) -> tuple[str, str, str]:
@@ -149,11 +152,10 @@ class Story:
             self._problems.append(problem)
 
     def _order(self, *words: str) -> dict[str, Any]:
-        """Give an order, let the board fetch it, see it through."""
+        """Give an order and see it through; the server's notification makes the board come for it."""
         placed: dict[str, Any] = self._server.virmo_json(*words)
         if "id" not in placed:
             raise ImageError(f"virmo {' '.join(words)} gave no order", detail=str(placed))
-        self._board.session()
         order: dict[str, Any] = self._server.virmo_json(
             "order", "show", str(placed["id"]), "--wait", "--timeout", str(ORDER_TIMEOUT)
         )
@@ -170,6 +172,10 @@ class Story:
         else:
             self._check(domain is None, f"the hypervisor says: {domain}")
         return _status(order), vm["state_text"] if vm else "?", "no domain" if domain is None else str(domain)
+
+    def _device(self) -> dict[str, Any]:
+        devices: list[dict[str, Any]] = self._server.virmo_json("device", "list")
+        return next(device for device in devices if device["name"] == DEVICE)
 
     def _vm(self) -> dict[str, Any] | None:
         vms: list[dict[str, Any]] = self._server.virmo_json("vm", "list", DEVICE)
@@ -205,7 +211,7 @@ def agent_yaml(snippet: str) -> str:
     """The agent's configuration: the server's snippet, and what is the board's own."""
     config = yaml.safe_load(snippet)
     config["device"] |= {"manufacturer": "VirMO", "model": "demo board"}
-    config["dm"] |= {"poll_interval": 0}
+    config["dm"] |= {"poll_interval": 0, "notification": {"port": NOTIFICATION_PORT}}
     return yaml.safe_dump(config, sort_keys=False)
 
 

@@ -47,21 +47,21 @@ def test_a_guest_that_xl_cannot_build_leaves_nothing(board: NestedBoard, server:
     """R-011, R-012: `xl create` fails on a kernel that is none; 500, no domain, no disk, and the agent works on."""
     bundle = tmp_path / "broken.tar"
     _bundle_without_kernel(bundle)
-    snippet = server.virmo("device", "add", DEVICE, "--dev-id", DEV_ID, "--agent-config")
+    url = board.notification_url
+    snippet = server.virmo("device", "add", DEVICE, "--dev-id", DEV_ID, "--notify-url", url, "--agent-config")
     board.start_agent(agent_yaml(snippet), server.ca_file)
     doctor = board.agent("doctor")
     assert doctor.rc == 0, doctor.stdout
     deliver = ("image", "deliver", DEVICE, "--name", "broken", "--file", str(bundle), "--media-type", MEDIA_TYPE)
-    assert _order(server, board, *deliver)["state"] == "done"
-    order = _order(server, board, "vm", "create", DEVICE, "guest-1", "--image", "broken")
+    assert _order(server, *deliver)["state"] == "done"
+    order = _order(server, "vm", "create", DEVICE, "guest-1", "--image", "broken")
     assert (order["state"], order["dm_status"]) == ("failed", 500)
     assert board.leftovers() == []
     assert server.virmo_json("vm", "list", DEVICE) == []
 
 
-def _order(server: Server, board: NestedBoard, *words: str) -> dict[str, Any]:
+def _order(server: Server, *words: str) -> dict[str, Any]:
     placed = server.virmo_json(*words)
-    board.session()
     order: dict[str, Any] = server.virmo_json("order", "show", str(placed["id"]), "--wait", "--timeout", "300")
     return order
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from dom0_agent.control import MAX_REQUEST, ControlError, ControlServer, call
+from dom0_agent.control import MAX_REQUEST, ControlServer
+from dom0_agent.control_client import ControlError, call
 
 
 def _add(parameters: Mapping[str, Any]) -> int:
