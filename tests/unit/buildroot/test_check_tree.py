@@ -81,3 +81,13 @@ def test_program_refuses_what_is_no_buildroot(tmp_path: Path) -> None:
     done = subprocess.run([SCRIPT, tmp_path], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2
     assert "is no Buildroot" in done.stderr
+
+
+def test_names_may_follow_options(tmp_path: Path) -> None:
+    script = tmp_path / "support/scripts/graph-depends"
+    script.parent.mkdir(parents=True)
+    script.touch()
+    argv = [SCRIPT, tmp_path, "--output", tmp_path / "o", "virmo_nothing"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert "no such defconfig: virmo_nothing" in done.stderr
