@@ -6,6 +6,7 @@ import http.client
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -36,11 +37,9 @@ def listener(taken: Taken) -> Iterator[NotificationListener]:
 
 
 def post(listener: NotificationListener, body: bytes, media_type: str = MEDIA_TYPE, method: str = "POST") -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", listener.port, timeout=5)
-    connection.request(method, "/", body, {"Content-Type": media_type})
-    status = connection.getresponse().status
-    connection.close()
-    return status
+    with closing(http.client.HTTPConnection("127.0.0.1", listener.port, timeout=5)) as connection:
+        connection.request(method, "/", body, {"Content-Type": media_type})
+        return connection.getresponse().status
 
 
 def test_a_notification_is_handed_on(listener: NotificationListener, taken: Taken) -> None:
