@@ -29,7 +29,6 @@ from dom0_agent.omadm.tree_work import Work, Write
 from dom0_agent.omadm.tree_writes import TreeLimits, Writes, check_acl
 from dom0_agent.omadm.uri import DEFAULT_LIMITS, DmUri, UriLimits, check_name, format_path, parse_uri
 
-
 #: Parsed URIs that are remembered: servers poll the same nodes. Bounds the memory to less than a megabyte.
 URIS_REMEMBERED = 512
 
@@ -153,10 +152,7 @@ class ManagementTree:
         not yet durable was stored, and that they were taken back.
         """
         with self._work.held():
-            try:
-                yield
-            finally:
-                self._work.commit()
+            yield
 
     # -- what the device does ----------------------------------------------------------------------------------------
 

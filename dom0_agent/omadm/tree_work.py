@@ -79,17 +79,14 @@ class Work:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Writes of the block are not committed one by one; who holds commits or rolls back."""
+        """Writes of the block are not committed one by one, but what is left of them at its end (if outermost)."""
         self._holds += 1
         try:
             yield
         finally:
             self._holds -= 1
-
-    @property
-    def is_held(self) -> bool:
-        """Whether somebody else will commit."""
-        return self._holds > 0
+            if not self._holds:
+                self.commit()
 
     def mark(self) -> int:
         """The number of writes not yet committed, as a mark for :meth:`rollback`."""

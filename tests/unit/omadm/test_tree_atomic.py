@@ -6,19 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from dom0_agent.omadm.node import Format
+from dom0_agent.omadm.mo import Change
+from dom0_agent.omadm.node import Format, Value
 from dom0_agent.omadm.nodestore import MemoryNodeStore, NodeStoreError
 from dom0_agent.omadm.status import DMError, Status
 from dom0_agent.omadm.tree import ManagementTree
 from dom0_agent.omadm.tree_access import ItemValue
 from dom0_agent.store.database import Database
 from dom0_agent.store.nodes import SqliteNodeStore
-from tests.unit.omadm.tree_objects import SERVER, Clock, Machines, make_tree, snapshot
+from tests.unit.omadm.tree_objects import FULL_ACL, SERVER, Clock, Machines, make_tree, snapshot
 
 M = "./Machines/m"
 NODE = ItemValue(format=Format.NODE)
@@ -162,6 +163,37 @@ def test_objects_that_fail_after_the_commit_do_not_hurt(caplog: pytest.LogCaptur
     assert "mo.committed failed" in caplog.text
 
 
+@pytest.mark.parametrize("way", ["plain", "atomic", "batch"])
+def test_objects_may_write_when_they_are_told(tmp_path: Path, way: str) -> None:
+    """What an object writes through the device side in ``committed`` is durable when the command is."""
+
+    class Counting(Machines):
+        tree: ManagementTree | None = None
+
+        def committed(self, changes: Sequence[Change]) -> None:
+            if self.tree is not None and changes[0].path[-1] == "Price":
+                self.tree.device_set(("Machines", "m", "Label"), Value("told"))
+
+    database = Database(tmp_path / "agent.db")
+    tree = ManagementTree(SqliteNodeStore(database), Clock())
+    counting = Counting()
+    tree.mount(counting)
+    tree.device_set_acl((), FULL_ACL)
+    tree.add(SERVER, M, NODE)
+    counting.tree = tree
+    if way == "plain":
+        tree.replace(SERVER, f"{M}/Price", ItemValue("1"))
+    elif way == "atomic":
+        with tree.atomic() as atomic:
+            tree.replace(SERVER, f"{M}/Price", ItemValue("1"))
+            atomic.commit()
+    else:
+        with tree.batch():
+            tree.replace(SERVER, f"{M}/Price", ItemValue("1"))
+    assert (on_disk(database, "Price"), on_disk(database, "Label")) == ("1", "told")
+    database.close()
+
+
 # -- batches -----------------------------------------------------------------------------------------------------------
 
 
@@ -220,7 +252,8 @@ def test_tree_comes_back_from_disk(tmp_path: Path) -> None:
 _WRITER = """
 import sys
 from pathlib import Path
-from dom0_agent.omadm.node import Format
+from dom0_agent.omadm.mo import Change
+from dom0_agent.omadm.node import Format, Value
 from dom0_agent.omadm.tree import ManagementTree
 from dom0_agent.omadm.tree_access import ItemValue
 from dom0_agent.store.database import Database

@@ -13,6 +13,7 @@ from dom0_agent.omadm.nodestore import MemoryNodeStore
 from dom0_agent.omadm.status import DMError, Status
 from dom0_agent.omadm.tree import ManagementTree
 from dom0_agent.omadm.tree_access import ItemValue
+from dom0_agent.omadm.tree_writes import TreeLimits
 from dom0_agent.omadm.uri import UriLimits
 from tests.unit.omadm.tree_objects import FULL_ACL, OTHER, SERVER, Clock, Machines, make_tree
 
@@ -229,15 +230,24 @@ def test_occurrence_limits() -> None:
     tree.add(SERVER, f"{M}/Slots/d", ItemValue("x"))
 
 
-def test_the_tree_has_a_size_limit() -> None:
-    tree = ManagementTree(MemoryNodeStore(), Clock(), max_nodes=20)
+@pytest.mark.parametrize("capacity", [TreeLimits(nodes=20), TreeLimits(octets=100)])
+def test_the_tree_has_a_size_limit(capacity: TreeLimits) -> None:
+    """420, and what was deleted makes room again."""
+    store = MemoryNodeStore()
+    tree = ManagementTree(store, Clock(), capacity=capacity)
     tree.mount(Machines())
     tree.device_set_acl((), FULL_ACL)
     tree.add(SERVER, "./Machines/m", NODE)
     with pytest.raises(DMError) as caught:
         for number in range(30):
-            tree.add(SERVER, f"{M}/Ext/{number}", ItemValue("x"))
+            tree.add(SERVER, f"{M}/Ext/{number}", ItemValue("1234567890"))
     assert caught.value.status == Status.DEVICE_FULL
+    assert len(store) <= capacity.nodes
+    assert store.octets <= capacity.octets
+    tree.delete(SERVER, f"{M}/Ext/1")
+    tree.add(SERVER, f"{M}/Ext/new", ItemValue("1234567890"))
+    if capacity.octets == 100:
+        assert refused(tree.replace, SERVER, f"{M}/Label", ItemValue("x" * 90)) == Status.DEVICE_FULL
 
 
 # -- Replace -----------------------------------------------------------------------------------------------------------

@@ -58,6 +58,9 @@ def test_everything_comes_back(database: Database) -> None:
     assert content(store) == wanted
     assert content(SqliteNodeStore(database)) == wanted
     assert len(store) == len(NODES)
+    octets = sum(len(node.data) for node in NODES if node.data is not None)
+    assert store.octets == octets
+    assert abs(SqliteNodeStore(database).octets - octets) <= 2  # characters in memory, octets on disk
 
 
 def test_uncommitted_changes_are_not_on_disk(database: Database) -> None:
@@ -68,7 +71,7 @@ def test_uncommitted_changes_are_not_on_disk(database: Database) -> None:
 
 def test_rollback_to_savepoints(database: Database) -> None:
     store = filled(database)
-    before = content(store)
+    before, octets = content(store), store.octets
     start = store.savepoint()
     store.delete(("A", "large"))
     middle = store.savepoint()
@@ -80,6 +83,7 @@ def test_rollback_to_savepoints(database: Database) -> None:
     assert content(store) == after_first
     store.rollback(start)
     assert content(store) == before
+    assert store.octets == octets
     store.commit()
     assert content(SqliteNodeStore(database)) == before
 
