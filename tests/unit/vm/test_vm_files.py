@@ -1,0 +1,139 @@
+"""VMs' files: sparse, private, hidden at once, removed completely."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from dom0_agent.hypervisor.tool import ToolResult, run_tool
+from dom0_agent.vm.files import FilesError, NoSpace, VmFiles
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> VmFiles:
+    return VmFiles(tmp_path / "state")
+
+
+@pytest.fixture
+def vmid() -> UUID:
+    return uuid4()
+
+
+def test_directories_are_private(files: VmFiles, vmid: UUID, tmp_path: Path) -> None:
+    directory = files.make(vmid)
+    assert directory == tmp_path / "state" / "vms" / str(vmid)
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "state" / "vms").stat().st_mode & 0o777 == 0o700
+
+
+def test_making_again_removes_what_an_interrupted_create_left(files: VmFiles, vmid: UUID) -> None:
+    (files.make(vmid) / "half").write_bytes(b"x")
+    assert list(files.make(vmid).iterdir()) == []
+
+
+def test_a_copy_is_the_same_sparse_and_not_linked(files: VmFiles, vmid: UUID, tmp_path: Path) -> None:
+    source = tmp_path / "disk"
+    with source.open("wb") as file:
+        file.write(b"begin")
+        file.seek(64 * MIB)
+        file.write(b"end")
+    target = files.make(vmid) / "xvda.raw"
+    files.copy(source, target)
+    assert target.stat().st_size == source.stat().st_size
+    assert target.stat().st_blocks * 512 < MIB
+    assert target.stat().st_mode & 0o777 == 0o600
+    target.write_bytes(b"changed")
+    assert source.read_bytes()[:5] == b"begin"
+
+
+def test_a_copy_of_nothing_says_what_is_missing(files: VmFiles, vmid: UUID, tmp_path: Path) -> None:
+    with pytest.raises(FilesError, match="no-such-disk"):
+        files.copy(tmp_path / "no-such-disk", files.make(vmid) / "xvda.raw")
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"), [("cp: error writing 'x': No space left on device", NoSpace), ("cp: I/O error", FilesError)]
+)
+def test_what_cp_says_of_a_full_disk_is_told_apart(
+    said: str, kind: type[FilesError], tmp_path: Path, vmid: UUID
+) -> None:
+    def cp(argv: Sequence[str], deadline: float) -> ToolResult:
+        return ToolResult(tuple(argv), 1, "", said)
+
+    files = VmFiles(tmp_path / "state", run=cp)
+    source = tmp_path / "disk"
+    source.write_bytes(b"x")
+    with pytest.raises(FilesError) as error:
+        files.copy(source, files.make(vmid) / "xvda.raw")
+    assert type(error.value) is kind
+
+
+def test_a_data_disk_takes_no_space_before_it_is_used(files: VmFiles, vmid: UUID) -> None:
+    disk = files.make(vmid) / "xvdb.raw"
+    files.make_sparse(disk, 10 << 30)
+    assert disk.stat().st_size == 10 << 30
+    assert disk.stat().st_blocks == 0
+    with pytest.raises(FilesError, match=r"xvdb\.raw"):
+        files.make_sparse(disk, 1)
+
+
+def test_space_is_checked_with_the_reserve(tmp_path: Path) -> None:
+    status = os.statvfs(tmp_path)
+    free = status.f_bavail * status.f_frsize
+    VmFiles(tmp_path / "a").require_space(free // 2, "VM x")
+    with pytest.raises(NoSpace, match=r"VM x needs \d+ MiB .* reserve"):
+        VmFiles(tmp_path / "b", reserve=free).require_space(MIB, "VM x")
+
+
+def test_hiding_is_immediate_repeatable_and_can_be_undone(files: VmFiles, vmid: UUID) -> None:
+    """R-021."""
+    (files.make(vmid) / "xvda.raw").write_bytes(b"secret")
+    files.hide(vmid)
+    files.hide(vmid)
+    assert not files.directory(vmid).exists()
+    files.unhide(vmid)
+    files.unhide(vmid)
+    assert (files.directory(vmid) / "xvda.raw").read_bytes() == b"secret"
+
+
+@pytest.mark.parametrize("policy", ["discard", "shred"])
+def test_emptying_the_trash_removes_all(policy: str, tmp_path: Path, vmid: UUID) -> None:
+    """R-022."""
+    calls: list[list[str]] = []
+
+    def run(argv: Sequence[str], deadline: float) -> ToolResult:
+        calls.append(list(argv))
+        return run_tool(argv, deadline)
+
+    files = VmFiles(tmp_path / "state", delete_policy=policy, run=run)  # type: ignore[arg-type]
+    disk = files.make(vmid) / "xvda.raw"
+    disk.write_bytes(b"secret" * 1000)
+    with disk.open("rb") as kept_open:
+        files.hide(vmid)
+        files.empty_trash(vmid)
+        files.empty_trash(vmid)
+        gone_or_overwritten = kept_open.read(6)
+    assert not list((tmp_path / "state" / "trash").iterdir())
+    assert (gone_or_overwritten == b"secret") == (policy == "discard")
+    assert [call[0] for call in calls] == ([] if policy == "discard" else ["shred"])
+
+
+def test_leftovers_are_what_belongs_to_no_vm(files: VmFiles, vmid: UUID, tmp_path: Path) -> None:
+    stranger, gone = uuid4(), uuid4()
+    files.make(vmid)
+    left = files.make(stranger)
+    files.make(gone)
+    files.hide(gone)
+    (tmp_path / "state" / "vms" / "lost+found").mkdir()
+    found = files.leftovers(lambda known: known == vmid)
+    assert found == (left, tmp_path / "state" / "trash" / str(gone))
+    for path in found:
+        files.remove_leftover(path)
+    assert files.leftovers(lambda known: known == vmid) == ()
+    assert files.directory(vmid).exists()
