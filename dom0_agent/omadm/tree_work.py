@@ -7,7 +7,7 @@ objects prepared. Writes collect until :meth:`Work.commit`; outside Atomic and b
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from dom0_agent.omadm.mo import Change, ManagementObject, Undo
@@ -104,13 +104,9 @@ class Work:
             status = Status.DEVICE_FULL if error.full else Status.DATA_STORE_FAILURE
             raise DMError(status, f"the device could not store the change: {error}") from error
         done, self._writes = self._writes, []
-        changes: dict[int, tuple[ManagementObject, list[Change]]] = {}
-        for write in done:
-            for mo, change in write.changes:
-                changes.setdefault(id(mo), (mo, []))[1].append(change)
-        for mo, of_mo in changes.values():
+        for mo, changes in _by_object(done):
             try:
-                mo.committed(of_mo)
+                mo.committed(changes)
             except Exception:
                 logger.exception("mo.committed failed moid=%s: the tree is right, the device may lag behind", mo.moid)
 
@@ -132,3 +128,15 @@ class Work:
                 logger.exception("mo.undo failed: the device may differ from the tree")
                 worked = False
         return worked
+
+
+def _by_object(writes: list[Write]) -> Iterable[tuple[ManagementObject, list[Change]]]:
+    """The changes of all writes in order, per object."""
+    if len(writes) == 1 and len(writes[0].changes) == 1:  # nearly always
+        mo, change = writes[0].changes[0]
+        return ((mo, [change]),)
+    found: dict[int, tuple[ManagementObject, list[Change]]] = {}
+    for write in writes:
+        for mo, change in write.changes:
+            found.setdefault(id(mo), (mo, []))[1].append(change)
+    return found.values()
