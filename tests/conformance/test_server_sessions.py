@@ -280,8 +280,8 @@ def test_unfinished_package_1(syntax: str) -> None:
     desk = Desk(syntax, Application([GET_X]))
     root = desk.say("<Alert><CmdID>1</CmdID><Data>1201</Data></Alert>", final=False)
     assert texts(root, "SyncBody/Alert/Data") == ["1222"]
-    replace = "<Replace><CmdID>2</CmdID><Item><Source><LocURI>./DevInfo/Man</LocURI></Source><Data>ACME</Data></Item></Replace>"
-    root = desk.say(header_status(1) + replace)
+    item = "<Item><Source><LocURI>./DevInfo/Man</LocURI></Source><Data>ACME</Data></Item>"
+    root = desk.say(header_status(1) + f"<Replace><CmdID>2</CmdID>{item}</Replace>")
     assert root.find("SyncBody/Get") is not None
     assert desk.application.info == {"./DevInfo/Man": "ACME"}
 
