@@ -17,7 +17,7 @@ from image.arch import Arch, BootFiles
 from image.base import STEPS as BASE_STEPS
 from image.base import build_base
 from image.cache import Cache, Entry, hash_files
-from image.host import Argv, run_tool
+from image.host import run_tool
 from image.packages import unpack_tree
 from image.progress import Progress
 

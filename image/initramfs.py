@@ -49,7 +49,7 @@ class Ramdisk:
     def tree(self, path: str, source: Path) -> None:
         """Takes over a whole folder, links included."""
         for found in sorted(source.rglob("*")):
-            inside = f"{path}/{found.relative_to(source)}"
+            inside = str(PurePosixPath(path, found.relative_to(source)))
             if found.is_symlink():
                 self.link(inside, str(found.readlink()))
             elif found.is_dir():

@@ -17,6 +17,8 @@ from image.qmp import Qmp
 
 #: How much of the serial log a failed boot shows.
 LOG_TAIL_LINES = 30
+#: Xen's schedulers that virtual machines can be shared out on; credit2 is its default.
+SCHEDULERS = ("credit2", "credit")
 _EXIT_TIMEOUT = 20.0
 _POLL = 0.1
 #: What a hypervisor or kernel says when nothing more will come.

@@ -33,7 +33,7 @@ from image.errors import ImageError
 from image.host import ensure_packages
 from image.machine import Hardware, Machine, board_args, make_overlay, qemu_version
 from image.progress import Progress
-from image.ssh import CommandError, Result, Ssh, harness_key
+from image.ssh import CommandError, Result, Ssh, harness_key, pack_folder
 
 __all__ = ["CommandError", "Dom0", "Hardware", "Result", "open_dom0"]
 
@@ -188,11 +188,11 @@ class Dom0:
         return self._connection().start(argv)
 
     def put(self, source: Path, target: str, *, timeout: float = COPY_TIMEOUT) -> None:
-        """Copies a file or folder into dom0."""
+        """Copies a file, or a folder with what is in it, to `target` in dom0."""
         self._connection().put(source, target, timeout)
 
     def get(self, source: str, target: Path, *, timeout: float = COPY_TIMEOUT) -> None:
-        """Copies a file or folder out of dom0."""
+        """Copies a file out of dom0."""
         self._connection().get(source, target, timeout)
 
     def write(self, target: str, data: bytes | str) -> None:
@@ -216,11 +216,7 @@ class Dom0:
 
     def install_agent(self) -> None:
         """Lays today's agent over dom0's files, as an image with the agent in it has them."""
-        tree = agent_tree(self._cache)
-        packed = subprocess.run(
-            ["tar", "-C", tree, "--owner=0", "--group=0", "-c", "."], capture_output=True, check=True
-        )
-        self.run(["tar", "-C", "/", "-x", "--no-overwrite-dir"], data=packed.stdout)
+        self._connection().put_tar(pack_folder(agent_tree(self._cache)), "/", COPY_TIMEOUT)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 

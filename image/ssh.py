@@ -5,6 +5,7 @@ Under emulation the key exchange of a connection costs seconds; a command over t
 
 from __future__ import annotations
 
+import io
 import shlex
 import socket
 import subprocess
@@ -12,10 +13,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from image.cache import Cache
 from image.errors import ImageError
 from image.host import Argv, run_tool
+from image.transfer import HOST, Channel
 
 #: One attempt to get the server's greeting: a loaded emulator answers within a second or two.
 _GREETING_TIMEOUT = 5.0
@@ -29,6 +32,7 @@ _KILL_AFTER = 5
 _TIMED_OUT = 124
 #: ssh's own failures, as opposed to the remote command's.
 _SSH_FAILED = 255
+_UNPACK = "mkdir -p {target} && tar --extract --no-overwrite-dir --directory {target}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +149,31 @@ class Ssh:
         return subprocess.Popen([*words, remote], stdin=pipe, stdout=pipe, stderr=pipe)
 
     def put(self, source: Path, target: str, timeout: float) -> None:
-        """Copies a file or folder into dom0."""
-        self._copy([str(source), f"root@127.0.0.1:{target}"], timeout)
+        """Copies a file, or a folder with what is in it, into dom0; `target` is the copy's own path."""
+        if source.is_dir():
+            self.put_tar(pack_folder(source), target, timeout)
+        else:
+            with source.open("rb") as stream:
+                self._fetch(stream, f"cat >{shlex.quote(target)}", timeout)
+            mode = f"{source.stat().st_mode & 0o777:o}"
+            self.run(["chmod", mode, target])
+
+    def put_tar(self, packed: bytes, target: str, timeout: float) -> None:
+        """Unpacks a tar archive in dom0's folder `target`; files there that it names are replaced."""
+        self._fetch(io.BytesIO(packed), _UNPACK.format(target=shlex.quote(target)), timeout)
 
     def get(self, source: str, target: Path, timeout: float) -> None:
-        """Copies a file or folder out of dom0."""
-        self._copy([f"root@127.0.0.1:{source}", str(target)], timeout)
+        """Copies a file out of dom0."""
+        with target.open("wb") as stream, Channel(timeout).receiving(stream) as channel:
+            self._dial(f"cat {shlex.quote(source)} >/dev/tcp/{HOST}/{channel.port}", timeout)
+
+    def _fetch(self, source: BinaryIO, reader: str, timeout: float) -> None:
+        with Channel(timeout).sending(source) as channel:
+            self._dial(f"{reader} </dev/tcp/{HOST}/{channel.port}", timeout)
+
+    def _dial(self, line: str, timeout: float) -> None:
+        """Runs a line of bash, which can open TCP connections as files."""
+        self.run(["bash", "-c", f"set -e; {line}"], timeout=timeout)
 
     def alive(self) -> bool:
         """Whether the master connection still stands."""
@@ -166,6 +189,8 @@ class Ssh:
             self._master = None
         self._control.unlink(missing_ok=True)
 
-    def _copy(self, ends: list[str], timeout: float) -> None:
-        argv = ["scp", "-q", "-r", *self._options, "-P", str(self.port), *ends]
-        run_tool(argv, what=f"copying {ends[0]} to {ends[1]}", timeout=timeout)
+
+def pack_folder(folder: Path) -> bytes:
+    """A tar of what is in the folder, owned by root."""
+    argv: Argv = ["tar", "--create", "--owner=0", "--group=0", "--directory", folder, "."]
+    return subprocess.run(argv, capture_output=True, check=True).stdout
