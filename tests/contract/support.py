@@ -1,7 +1,7 @@
 """What the contract tests need of a backend, and the backends. Also used by the engine's unit tests.
 
-``VIRMO_BACKEND=xl`` runs them on the Xen of this dom0, with a guest kernel and ramdisk from ``VIRMO_GUEST_DIR``
-(files ``kernel`` and ``ramdisk``, the sample guest); otherwise on the simulator.
+``VIRMO_BACKEND=xl`` runs them on the Xen of this dom0, with the guest of ``VIRMO_GUEST_DIR`` (files ``kernel``,
+``ramdisk``, and ``disk``, of which nothing is expected); otherwise they run on the simulator.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class SimBackend:
 
 
 class XlBackend:
-    """Real Xen. Domains that were there before are left alone."""
+    """Real Xen. Only domains that are named as ours are touched."""
 
     name = "xl"
     patience = 90.0
@@ -149,7 +149,6 @@ class XlBackend:
         self._root = root
         self._open: Callable[[], Hypervisor] = lambda: open_xl(root / "run")
         self.hypervisor: Hypervisor = self._open()
-        self._before = {domain.uuid for domain in self.hypervisor.domains()}
         guest = Path(os.environ["VIRMO_GUEST_DIR"])
         self.image = VerifiedImage(
             img_id="img-1",
@@ -161,7 +160,7 @@ class XlBackend:
             cmdline=os.environ.get("VIRMO_GUEST_CMDLINE", "console=hvc0"),
             kernel=guest / "kernel",
             ramdisk=guest / "ramdisk",
-            disks=(),
+            disks=(ImageDisk(guest / "disk", "xvda", "raw", 8 * MIB),),
         )
 
     def reopen(self) -> Hypervisor:
@@ -183,7 +182,7 @@ class XlBackend:
     def close(self) -> None:
         """See :class:`Backend`."""
         for domain in self.hypervisor.domains():
-            if domain.uuid not in self._before:
+            if domain.name.startswith("virmo-"):
                 self.hypervisor.destroy(domain.uuid)
         self.hypervisor.close()
 

@@ -22,7 +22,7 @@ from dom0_agent.store.database import Database
 from dom0_agent.vm.config import VmConfig
 from dom0_agent.vm.model import Primitive, VmState
 from dom0_agent.vm.states import TRANSITIONS
-from tests.contract.support import Rig, SimBackend
+from tests.contract.support import Rig, open_backend
 from tests.contract.truth import assert_truth
 
 ORIGIN = Origin("server", "./VirMO/x/Operations/Create", "correlator-1")
@@ -68,9 +68,21 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+#: On real Xen only these points of each primitive, because each costs boots of a guest: a step was begun, and a step
+#: took effect that is not written down.
+XEN_SAMPLE = ((2, "after"), (3, "before"))
+
+
+def points_of(total: int) -> list[tuple[int, str]]:
+    """The points to try of a primitive with ``total`` durable writes."""
+    if os.environ.get("VIRMO_BACKEND") == "xl":
+        return list(XEN_SAMPLE)
+    return [(point, when) for point in range(1, total + 1) for when in ("before", "after")]
+
+
 def open_rig(root: Path) -> Rig:
-    """An engine over the simulator in ``root``."""
-    backend = SimBackend(root)
+    """An engine over the backend under test, with its files in ``root``."""
+    backend = open_backend(root)
     config = VmConfig(shutdown_wait=5.0, storage_reserve=0, sweep_interval=0.5)
     return Rig(backend, backend.hypervisor, Database(root / "agent.db"), config, root)
 
@@ -106,7 +118,7 @@ def perform(root: Path, primitive: Primitive, point: int | None, when: str = "af
         killer.arm()
         img_id = rig.backend.image.img_id if primitive.value.startswith("Create") else None
         handle = rig.engine.submit(vmid, primitive, img_id=img_id, origin=ORIGIN)
-        result = handle.wait(30)
+        result = handle.wait(3 * rig.backend.patience)
         assert result is not None
         assert result.ok, result.message
         rig.assert_nothing_open()
@@ -128,7 +140,7 @@ def roots(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
     yield make
     for root in made:
-        SimBackend(root).close()
+        open_backend(root).close()
 
 
 def check_after_restart(root: Path, primitive: Primitive, expected_reports: int) -> None:
@@ -173,13 +185,13 @@ def check_guest(rig: Rig, root: Path) -> None:
 def test_killed_at_every_journal_write(primitive: Primitive, roots: Callable[[str], Path]) -> None:
     points = perform(roots("count"), primitive, None)
     assert points >= 4, "begin, a step's begin and end, and the commit"
-    for point in range(1, points + 1):
-        for when in ("before", "after"):
-            root = roots(f"{when}-{point}")
-            assert perform(root, primitive, point, when) == -signal.SIGKILL, f"{when} write {point}"
-            try:
-                never_begun = (point, when) == (1, "before")
-                already_told = (point, when) == (points, "after")
-                check_after_restart(root, primitive, 0 if never_begun or already_told else 1)
-            except AssertionError as error:
-                raise AssertionError(f"{primitive.value}, killed {when} write {point} of {points}: {error}") from error
+    for point, when in points_of(points):
+        root = roots(f"{when}-{point}")
+        assert perform(root, primitive, point, when) == -signal.SIGKILL, f"{when} write {point}"
+        try:
+            never_begun = (point, when) == (1, "before")
+            already_told = (point, when) == (points, "after")
+            check_after_restart(root, primitive, 0 if never_begun or already_told else 1)
+        except AssertionError as error:
+            raise AssertionError(f"{primitive.value}, killed {when} write {point} of {points}: {error}") from error
+        open_backend(root).close()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from uuid import UUID
 
 from dom0_agent.hypervisor.interface import DomainState, HypervisorError
 from dom0_agent.store.journal import Journal
-from dom0_agent.vm.model import VmState
+from dom0_agent.vm.model import VmRecord, VmState
 from tests.contract.support import Rig, eventually
 
 #: Seconds in which leftovers of a failure must be cleared away.
@@ -38,7 +39,9 @@ def complaints(rig: Rig) -> list[str]:
             found.append(f"VM {vmid} is still {record.running_step}")
     found += [f"{path} belongs to no VM" for path in _directories(rig.state_dir) if _uuid(path) not in records]
     found += [f"operation {entry.primitive} is open" for entry in Journal(rig.database).unfinished()]
-    if rig.backend.name == "sim":
+    if rig.backend.name == "xl":
+        found += [f"{device} belongs to no running VM" for device in _stray_loops(rig, records)]
+    else:
         found += [f"process {pid} belongs to no domain" for pid in _stray_processes(rig)]
     return found
 
@@ -66,6 +69,17 @@ def _directories(state_dir: Path) -> list[Path]:
 
 def _uuid(path: Path) -> UUID | None:
     return UUID(path.name) if path.parent.name == "vms" else None
+
+
+def _stray_loops(rig: Rig, records: dict[UUID, VmRecord]) -> list[str]:
+    """Loop devices on files of VMs that do not run."""
+    listed = subprocess.run(
+        ["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"], check=True, capture_output=True, text=True
+    ).stdout
+    running = {str(vmid) for vmid, record in records.items() if record.state is VmState.RUNNING}
+    return [
+        line for line in listed.splitlines() if str(rig.state_dir) in line and not any(vmid in line for vmid in running)
+    ]
 
 
 def _stray_processes(rig: Rig) -> list[int]:

@@ -1,0 +1,85 @@
+"""The contract and story tests of ``tests/contract``, unchanged, on real Xen: they run inside a nested dom0.
+
+    this machine ── ssh ──▶ QEMU: Xen
+                                 dom0: pytest tests/contract (VIRMO_BACKEND=xl) ── xl ──▶ sample guest with the shim
+
+dom0 gets today's code, the tests, and the pure-Python packages of the pytest that runs this very test.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from image.guest import build_guest
+from image.qemu import Dom0, open_dom0
+
+pytestmark = pytest.mark.nested
+
+REPOSITORY = Path(__file__).parent.parent.parent
+PLACE = "/root/contract"
+#: What pytest needs; all of it pure Python.
+PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pytest_timeout")
+#: Seconds for one run of tests in dom0, boots of many guests under emulation.
+DEADLINE = 1300.0
+
+
+@pytest.fixture(scope="module", params=["credit2"])
+def dom0(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dom0]:
+    """A dom0 with the tests and the guest in it; no agent runs."""
+    folder = tmp_path_factory.mktemp("contract")
+    lay_out(folder)
+    with open_dom0("x86_64", scheduler=request.param) as opened:
+        opened.run(["sh", "-c", "systemctl stop virmo-agent 2>/dev/null; true"])
+        opened.put(folder, PLACE)
+        opened.run(["truncate", "-s", "8M", f"{PLACE}/guest/disk"])
+        yield opened
+
+
+def lay_out(folder: Path) -> None:
+    """Collect what goes into dom0."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("dom0_agent", "guest_shim", "tests/contract"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=ignore)
+    for name in ("tests/conftest.py", "setup.cfg"):
+        shutil.copy(REPOSITORY / name, folder / name)
+    for name in PYTEST:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.origin is not None
+        source = Path(spec.origin)
+        if source.name == "__init__.py":
+            shutil.copytree(source.parent, folder / "lib" / name, ignore=ignore)
+        else:
+            (folder / "lib").mkdir(exist_ok=True)
+            shutil.copy(source, folder / "lib")
+    guest = folder / "guest"
+    guest.mkdir()
+    bundle = build_guest("x86_64")
+    subprocess.run(["tar", "--zstd", "-xf", str(bundle), "-C", str(guest)], check=True, timeout=300)
+    (guest / "vmlinux").rename(guest / "kernel")
+    (guest / "initramfs").rename(guest / "ramdisk")
+
+
+@pytest.mark.parametrize("guest_type", ["pv", "pvh"])
+@pytest.mark.parametrize("file", ["test_hypervisor_contract.py", "test_vm_story.py", "test_kill_points.py"])
+def test_contract_on_real_xen(file: str, guest_type: str, dom0: Dom0) -> None:
+    """R-010 to R-025, R-119 to R-125, A-55, A-56 on Xen: the same tests as on the simulator."""
+    environment = {
+        "VIRMO_BACKEND": "xl",
+        "VIRMO_GUEST_DIR": f"{PLACE}/guest",
+        "VIRMO_GUEST_TYPE": guest_type,
+        "PYTHONPATH": f"{PLACE}:{PLACE}/lib",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    assignments = [f"{name}={value}" for name, value in environment.items()]
+    options = ["-p", "pytest_timeout", "-p", "no:cacheprovider", "-q", "--durations=10", "--rootdir", PLACE]
+    command = ["env", "-C", PLACE, *assignments, "python3", "-m", "pytest", *options, f"tests/contract/{file}"]
+    result = dom0.run(command, timeout=DEADLINE, check=False)
+    print(result.stdout)
+    assert result.rc == 0, f"{file} on Xen:\n{result.stdout}\n{result.stderr}"
