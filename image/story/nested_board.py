@@ -61,10 +61,10 @@ class NestedBoard:
 
     def domain(self, vmid: UUID) -> Domain | None:
         """See ``Board``. One look, one shell: a command over ssh costs a second under emulation."""
-        seen = self._dom0.run(["sh", "-c", _LOOK, "look", str(vmid)], check=False)
-        if seen.rc != 0:
+        seen = self._dom0.run(["sh", "-c", _LOOK, "look", str(vmid)]).stdout.splitlines()
+        if not seen:
             return None
-        listed, boot_id, beats = ([*seen.stdout.splitlines(), "", ""])[:3]
+        listed, boot_id, beats = ([*seen, "", ""])[:3]
         fields = listed.split()
         return Domain(int(fields[1]), _words(fields[4]), int(fields[2]), boot_id or None, int(beats) if beats else None)
 
@@ -103,11 +103,14 @@ class NestedBoard:
         raise ImageError(f"xl info has no {key}")
 
 
-#: xl's line about the domain with this UUID, then what its shim wrote; status 1 when there is no such domain
+#: xl's line about the domain with this UUID, then what its shim wrote; nothing when there is no such domain. A tool
+#: that fails fails the look: "cannot see" is not "gone".
 _LOOK = """
-id=$(xl vm-list | awk -v uuid="$1" '$1 == uuid { print $2 }')
-[ -n "$id" ] || exit 1
-xl list "$id" | tail -n 1 | grep . || exit 1
+set -e
+all=$(xl vm-list)
+id=$(printf '%s\n' "$all" | awk -v uuid="$1" '$1 == uuid { print $2 }')
+[ -n "$id" ] || exit 0
+xl list "$id" | tail -n 1
 xenstore-read "/local/domain/$id/data/virmo/boot-id" 2>/dev/null || echo
 xenstore-read "/local/domain/$id/data/virmo/beats" 2>/dev/null || echo
 """
