@@ -38,6 +38,10 @@ class Client:
         self._session.verify = settings.ca_file or True
         self._session.headers["Authorization"] = f"Bearer {settings.token}"
 
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        self._session.close()
+
     def get(self, path: str, **query: object) -> Json:
         """GET; the decoded answer."""
         return self._request("GET", path, params=_given(query))
@@ -88,6 +92,10 @@ class Client:
         try:
             body = response.json()
         except requests.exceptions.JSONDecodeError as error:
+            if response.status_code >= requests.codes.server_error:
+                raise ClientError(
+                    f"{self._settings.server} failed ({response.status_code}): its log says why", response.status_code
+                ) from error
             raise ClientError(
                 f"{self._settings.server} answered {response.status_code} without JSON: is this a VirMO Server?",
                 response.status_code,

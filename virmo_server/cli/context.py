@@ -36,6 +36,11 @@ class Context:
         """Where results go."""
         return Output(as_json=self.options.json)
 
+    def close(self) -> None:
+        """Close the connection if there is one."""
+        if "client" in self.__dict__:
+            self.client.close()
+
     def place_order(self, device: str, body: dict[str, Any]) -> int:
         """Order something of a device, or with ``@LABEL`` of many; with ``--wait`` see it through. The exit status."""
         body = {key: value for key, value in body.items() if value is not None}

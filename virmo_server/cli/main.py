@@ -43,8 +43,9 @@ the way of a VM:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit status."""
     options = build_parser().parse_args(arguments)
+    context = Context(options)
     try:
-        return int(options.run(Context(options)))
+        return int(options.run(context))
     except SettingsError as error:
         return _complain(error, EXIT_USAGE)
     except ClientError as error:
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe went away: nobody to tell
         return 0
+    finally:
+        context.close()
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -76,7 +76,7 @@ class OrderEngine:
 
     def due(self, session: Session, device: Device, serial: str) -> list[DueCommand]:
         """The commands to send now, and mark them as under way. Empty: nothing to do in this session."""
-        self.expire(session, device)
+        self._expire(session, _open_orders(session, device))
         chosen: list[Order] = []
         busy: set[str] = set()
         for order in _open_orders(session, device):
@@ -138,11 +138,14 @@ class OrderEngine:
 
     def expire(self, session: Session, device: Device | None = None) -> int:
         """End orders (of one device, or all) whose deadline has passed; how many."""
-        now = self._clock()
-        query = select(Order).where(Order.state.in_(OPEN_STATES), Order.deadline <= now)
+        query = select(Order).where(Order.state.in_(OPEN_STATES), Order.deadline <= self._clock())
         if device is not None:
             query = query.where(Order.device_id == device.id)
-        overdue = list(session.scalars(query.order_by(Order.id)))
+        return self._expire(session, session.scalars(query.order_by(Order.id)).all())
+
+    def _expire(self, session: Session, orders: Sequence[Order]) -> int:
+        now = self._clock()
+        overdue = [order for order in orders if order.deadline <= now]
         for order in overdue:
             finish(session, order, By(SERVER_ACTOR, now), OrderState.EXPIRED, _expiry_message(order))
         return len(overdue)
@@ -226,8 +229,12 @@ class OrderEngine:
 
 
 def _open_orders(session: Session, device: Device) -> list[Order]:
-    query = select(Order).where(Order.device_id == device.id, Order.state.in_(OPEN_STATES)).order_by(Order.id)
-    return list(session.scalars(query))
+    """Read once in a transaction: while one message is worked on, nobody else can give this device orders."""
+    key = ("open orders", device.id)
+    if key not in session.info:
+        query = select(Order).where(Order.device_id == device.id, Order.state.in_(OPEN_STATES)).order_by(Order.id)
+        session.info[key] = list(session.scalars(query))
+    return [order for order in session.info[key] if not order.state.is_final]
 
 
 def _procedure(order: Order) -> Procedure:

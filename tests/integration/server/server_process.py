@@ -28,7 +28,7 @@ from virmo_server.cli.settings import Settings
 from virmo_server.initialise import Installation, initialise
 
 #: A cold start imports a web framework and a database library on a busy machine.
-START_SECONDS = 60
+START_SECONDS = 120
 SESSION_SECONDS = 20
 HMAC_HEADER = "x-syncml-hmac"
 
@@ -46,6 +46,7 @@ class ServerProcess:
         self.log_file = folder / "server.log"
         self.token: str = yaml.safe_load(self.installation.client_config_file.read_text())["token"]
         self.client = Client(Settings(self.url, self.token, self.ca_file))
+        self._boards: list[WireBoard] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -59,6 +60,8 @@ class ServerProcess:
                 requests.get(f"{self.url}/health", verify=self.ca_file, timeout=5)
             except requests.ConnectionError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
+                    self._process.kill()
+                    self._process.wait()
                     raise AssertionError(f"the server does not start:\n{self.log()}") from None
                 time.sleep(0.05)
             else:
@@ -68,7 +71,11 @@ class ServerProcess:
         """End it; its exit status."""
         assert self._process is not None
         self._process.send_signal(how)
-        return self._process.wait(30)
+        status = self._process.wait(30)
+        self.client.close()
+        for board in self._boards:
+            board.http.close()
+        return status
 
     def log(self) -> str:
         """All that it wrote."""
@@ -78,7 +85,9 @@ class ServerProcess:
         """Register a board and give it the credentials that the server made."""
         registration = self.client.post("/devices", {"name": name, "dev_id": f"urn:uuid:{name}", **more})
         config = yaml.safe_load(registration["agent_config"])
-        return WireBoard(config, self.ca_file, board or SimulatedBoard())
+        made = WireBoard(config, self.ca_file, board or SimulatedBoard())
+        self._boards.append(made)
+        return made
 
 
 @dataclass
@@ -149,12 +158,22 @@ class WireBoard:
         return response.content, response.headers.get(HMAC_HEADER)
 
     def fetch(self, url: str) -> int:
-        """Download an image in two ranges, as an agent does that was interrupted."""
-        first = self.http.get(url, headers={"Range": "bytes=0-99"}, timeout=SESSION_SECONDS)
+        """Download an image in two ranges, as an agent does that was interrupted; a dead server is waited for."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return self._fetch_once(url)
+            except requests.ConnectionError:
+                if time.monotonic() > deadline:
+                    return 500
+                time.sleep(0.1)
+
+    def _fetch_once(self, url: str) -> int:
+        first = requests.get(url, headers={"Range": "bytes=0-99"}, verify=self.ca_file, timeout=SESSION_SECONDS)
         if first.status_code != 206:
             return 500
         headers = {"Range": "bytes=100-", "If-Range": first.headers["ETag"]}
-        rest = self.http.get(url, headers=headers, timeout=SESSION_SECONDS)
+        rest = requests.get(url, headers=headers, verify=self.ca_file, timeout=SESSION_SECONDS)
         self.downloaded = first.content + rest.content
         return 200 if rest.status_code == 206 else 500
 

@@ -39,6 +39,7 @@ class SimulatedBoard:
     alerts: list[PendingAlert] = field(default_factory=list)
     running: list[Callable[[], None]] = field(default_factory=list)  #: slow operations under way
     log: list[str] = field(default_factory=list)  #: every write and Exec, as ``Exec ./VirMO/…``
+    done: list[str] = field(default_factory=list)  #: operations that took effect
     _serial: int = 0
 
     def __post_init__(self) -> None:
@@ -157,7 +158,7 @@ class SimulatedBoard:
         entry, _, operation = uri.partition("/Operations/")
         if entry not in self.nodes:
             raise DMError(Status.NOT_FOUND, uri)
-        finish = self._check(entry, operation)
+        finish = self._counted(operation, self._check(entry, operation))
         if operation not in self.slow:
             status = finish()
             if operation == "Download" and status == 200:
@@ -175,6 +176,15 @@ class SimulatedBoard:
         return Status.ACCEPTED
 
     # ---- operations
+
+    def _counted(self, operation: str, finish: Callable[[], int]) -> Callable[[], int]:
+        def counted() -> int:
+            status = finish()
+            if status == 200:
+                self.done.append(operation)
+            return status
+
+        return counted
 
     def _check(self, entry: str, operation: str) -> Callable[[], int]:
         if self.running:
