@@ -11,10 +11,10 @@ import queue
 import secrets
 import threading
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import requests
-from sqlalchemy import exists, select
+from sqlalchemy import func, or_, select
 
 from dom0_agent.omadm.notification import build_notification
 from virmo_server.clock import Clock
@@ -27,10 +27,16 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/vnd.syncml.notification"
 #: A board answers with an empty 2xx at once; what takes longer is off or elsewhere.
 TIMEOUT_SECONDS = 5
-#: Devices that may wait to be notified; past it the oldest wait is shortest: their orders are found by the reminder.
+#: Devices that may wait to be notified; the reminder finds the work of those that do not fit.
 MAX_WAITING = 10_000
-#: A device with work that was notified so long ago and did not come is notified again.
-REMIND_AFTER = timedelta(minutes=5)
+#: A device that was notified so recently, and has not come since, is on its way.
+ON_ITS_WAY = timedelta(seconds=10)
+#: Agents drop more than 10 notifications a minute as a flood; what is above is left to the reminder.
+MOST_PER_MINUTE = 8
+#: A device with work that does not come is reminded, ever more rarely: after a quarter of the time that its work has
+#: waited, within these bounds.
+REMIND_AFTER_AT_LEAST = timedelta(seconds=30)
+REMIND_AFTER_AT_MOST = timedelta(minutes=30)
 #: One device off the network costs :data:`TIMEOUT_SECONDS`; so many are asked at the same time.
 WORKERS = 4
 
@@ -43,6 +49,7 @@ class _Letter:
     name: str
     url: str
     body: bytes
+    written_at: datetime
 
 
 class Notifier:
@@ -55,6 +62,8 @@ class Notifier:
         self._server_id = server_id
         self._waiting: queue.Queue[int | None] = queue.Queue(MAX_WAITING)
         self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._sent: dict[int, list[datetime]] = {}
 
     def start(self) -> None:
         """Begin to send."""
@@ -80,14 +89,22 @@ class Notifier:
             logger.warning("notification queue is full device_id=%d", device_id)
 
     def remind(self) -> int:
-        """Wake devices that have queued orders and did not come since they were notified; how many."""
-        before = self._clock() - REMIND_AFTER
-        has_work = exists().where(Order.device_id == Device.id, Order.state == OrderState.QUEUED)
-        query = select(Device.id).where(
-            Device.notify_url.is_not(None), has_work, Device.notified_at.is_(None) | (Device.notified_at < before)
+        """Wake devices that have work and did not come for it; how many."""
+        now = self._clock()
+        waiting_since = func.min(Order.created_at)
+        query = (
+            select(Device.id, Device.notified_at, waiting_since)
+            .join(Order, Order.device_id == Device.id)
+            .where(Device.notify_url.is_not(None), Order.state.in_([OrderState.QUEUED, OrderState.SENT]))
+            .where(or_(Device.last_seen_at.is_(None), Device.last_seen_at < now - REMIND_AFTER_AT_LEAST))
+            .group_by(Device.id, Device.notified_at)
         )
         with self._database.read() as session:
-            late = session.scalars(query.limit(MAX_WAITING)).all()
+            late = [
+                device_id
+                for device_id, notified_at, since in session.execute(query)
+                if notified_at is None or now - notified_at >= _patience(now - since)
+            ]
         for device_id in late:
             self.wake(device_id)
         return len(late)
@@ -101,9 +118,12 @@ class Notifier:
                     self._note(letter, _post(http, letter))
 
     def _write(self, device_id: int) -> _Letter | None:
+        now = self._clock()
         with self._database.read() as session:
             device = session.get(Device, device_id)
-            if device is None or device.notify_url is None:
+            if device is None or device.notify_url is None or _is_on_its_way(device, now):
+                return None
+            if not self._admit(device_id, now):
                 return None
             body = build_notification(
                 self._server_id,
@@ -111,18 +131,35 @@ class Notifier:
                 device.server_nonce,
                 secrets.randbelow(0xFFFF) + 1,
             )
-            return _Letter(device_id, device.name, device.notify_url, body)
+            return _Letter(device_id, device.name, device.notify_url, body, now)
+
+    def _admit(self, device_id: int, now: datetime) -> bool:
+        with self._lock:
+            sent = [at for at in self._sent.get(device_id, []) if at > now - timedelta(minutes=1)]
+            admitted = len(sent) < MOST_PER_MINUTE
+            self._sent[device_id] = [*sent, now] if admitted else sent
+            return admitted
 
     def _note(self, letter: _Letter, error: str | None) -> None:
         with self._database.write() as session:
             device = session.get(Device, letter.device_id)
             if device is not None:
-                device.notified_at = self._clock()
+                device.notified_at = letter.written_at  # a device that came since is later than this
                 device.notify_error = error
         if error is None:
             logger.info("notified device=%s", letter.name)
         else:
             logger.warning("notification failed device=%s: %s", letter.name, error)
+
+
+def _patience(waited: timedelta) -> timedelta:
+    return min(max(waited / 4, REMIND_AFTER_AT_LEAST), REMIND_AFTER_AT_MOST)
+
+
+def _is_on_its_way(device: Device, now: datetime) -> bool:
+    if device.notified_at is None or device.notify_error is not None or now - device.notified_at >= ON_ITS_WAY:
+        return False
+    return device.last_seen_at is None or device.last_seen_at < device.notified_at
 
 
 def _post(http: requests.Session, letter: _Letter) -> str | None:

@@ -88,17 +88,63 @@ def test_refused_notification_is_shown(services: Services, listener: Listener) -
         assert fleet.device(session).notify_error == "answered 500"
 
 
-def test_unreachable_device_is_shown_and_reminded(services: Services, clock: MovableClock) -> None:
+def test_unreachable_device_is_shown(services: Services) -> None:
     fleet = Fleet(services)
-    device_id = listening(fleet, f"http://127.0.0.1:{free_port()}")
-    sent(services, device_id)
+    sent(services, listening(fleet, f"http://127.0.0.1:{free_port()}"))
     with services.database.read() as session:
         assert fleet.device(session).notify_error == "not reachable (ConnectionError)"
+
+
+def test_device_with_work_is_reminded_ever_more_rarely(services: Services, clock: MovableClock) -> None:
+    fleet = Fleet(services)
+    device_id = listening(fleet, f"http://127.0.0.1:{free_port()}")
     assert services.notifier.remind() == 0
     fleet.refresh()
+    sent(services, device_id)
     assert services.notifier.remind() == 0
-    clock.forward(minutes=6)
+    clock.forward(seconds=31)
     assert services.notifier.remind() == 1
+    clock.forward(hours=1)
+    sent(services, device_id)
+    clock.forward(minutes=14)
+    assert services.notifier.remind() == 0
+    clock.forward(minutes=10)
+    assert services.notifier.remind() == 1
+
+
+def test_device_that_comes_is_not_reminded(services: Services, clock: MovableClock) -> None:
+    fleet = Fleet(services)
+    listening(fleet, "http://127.0.0.1:1")
+    fleet.refresh()
+    clock.forward(minutes=5)
+    with services.database.write() as session:
+        fleet.device(session).last_seen_at = clock.now
+    assert services.notifier.remind() == 0
+
+
+def test_second_order_does_not_notify_twice(services: Services, listener: Listener) -> None:
+    """The device is on its way and will find both; once it came, it is notified again."""
+    fleet = Fleet(services)
+    device_id = listening(fleet, listener.url)
+    sent(services, device_id)
+    sent(services, device_id)
+    assert listener.received.qsize() == 1
+    with services.database.write() as session:
+        fleet.device(session).last_seen_at = services.clock()
+    sent(services, device_id)
+    assert listener.received.qsize() == 2
+
+
+def test_no_flood(services: Services, listener: Listener, clock: MovableClock) -> None:
+    """An agent drops more than ten a minute; the server stays below."""
+    fleet = Fleet(services)
+    device_id = listening(fleet, listener.url)
+    for _ in range(12):
+        clock.forward(seconds=1)
+        with services.database.write() as session:
+            fleet.device(session).last_seen_at = services.clock()
+        sent(services, device_id)
+    assert listener.received.qsize() == 8
 
 
 def test_device_without_an_address_is_left_alone(services: Services) -> None:
