@@ -177,9 +177,9 @@ class ClientSession:
         if verdict.about_us is not AboutUs.ACCEPTED:
             return _ABOUT_US[verdict.about_us, verdict.trusted]
         wants = not message.final or any(not isinstance(command, c.Status) for command in body)
-        if not verdict.trusted:
-            offers = any(isinstance(command, c.Status) and command.chal is not None for command in body)
-            return ClientEvent.STRANGER if wants or offers else ClientEvent.SILENT_STRANGER
+        if not verdict.trusted:  # who wants nothing must not be challenged, unless it says something about our alerts
+            said = any(pending.id not in self.alert_statuses for pending in self._alerts)
+            return ClientEvent.STRANGER if wants or said else ClientEvent.SILENT_STRANGER
         return ClientEvent.WORK if wants or len(self._outbox) or self._unsent_alerts else ClientEvent.NOTHING
 
     def _take_statuses(self) -> None:

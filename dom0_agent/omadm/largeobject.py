@@ -83,7 +83,8 @@ class Assembler:
         old, new = self._first.items[-1], command.items[0]
         # LocURI SHOULD be repeated, so it may be missing; a new Size begins a new object
         same = (new.target in (None, old.target)) and (new.source in (None, old.source))
-        return same and (new.meta is None or new.meta.size is None)
+        meta = c.effective_meta(command.meta, new.meta)
+        return same and (meta is None or meta.size is None)
 
     def _open(self, command: Chunked) -> Taken:
         item = command.items[-1]
