@@ -49,6 +49,24 @@ def _parser() -> argparse.ArgumentParser:
     session.add_argument("--trace", action="store_true", help="show each message: command, node, status")
     session.add_argument("--trace-dir", type=Path, metavar="DIR", help="keep the raw bytes of each message there")
     session.set_defaults(command=_session)
+    ddf = commands.add_parser("ddf", help="print the DDF of a management object that this agent has")
+    ddf.add_argument("object", nargs="?", help="its name; without one, the names are listed")
+    ddf.set_defaults(command=_ddf)
+    bootstrap = commands.add_parser(
+        "bootstrap",
+        help="take a server account from a bootstrap message (DM profile)",
+        description="Takes a WBXML bootstrap message from a file or an https address, checks its MAC, puts the account "
+        "that it brings into the tree, and opens a session with that server. The daemon must be stopped.",
+    )
+    bootstrap.add_argument("source", metavar="FILE|URL")
+    bootstrap.add_argument("--content-type", help="of a FILE, with its SEC and MAC parameters")
+    bootstrap.add_argument("--network-id-file", type=Path, metavar="KEY", help="file with the NETWORKID secret")
+    bootstrap.add_argument("--pin", help="USERPIN; without it you are asked")
+    bootstrap.add_argument(
+        "--trust-file", action="store_true", help="take a FILE without MAC: you know where it is from"
+    )
+    bootstrap.add_argument("--ca-file", type=Path, help="CA of the web server of a URL (default: the system's)")
+    bootstrap.set_defaults(command=_bootstrap)
     doctor = commands.add_parser("doctor", help="check the board and say what to do about each failure")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     doctor.set_defaults(command=_doctor)
@@ -65,6 +83,36 @@ def _session(config: AgentConfig, arguments: argparse.Namespace) -> int:
     from dom0_agent.foreground import session
 
     return session(config, arguments.server, trace=arguments.trace, trace_dir=arguments.trace_dir)
+
+
+def _ddf(config: AgentConfig, arguments: argparse.Namespace) -> int:
+    from dom0_agent.mo.catalogue import CATALOGUE
+    from dom0_agent.omadm.ddf import ddf_document
+
+    if arguments.object is None:
+        print("\n".join(CATALOGUE))
+        return 0
+    if arguments.object not in CATALOGUE:
+        print(f"virmo-agent: no object {arguments.object!r}; there are {', '.join(CATALOGUE)}", file=sys.stderr)
+        return EXIT_USAGE
+    device = config.device
+    print(ddf_document([CATALOGUE[arguments.object]()], man=device.manufacturer, mod=device.model))
+    return 0
+
+
+def _bootstrap(config: AgentConfig, arguments: argparse.Namespace) -> int:
+    from dom0_agent.bootstrapping import Request, bootstrap
+    from dom0_agent.omadm.codec import WBXML_MEDIA_TYPE
+
+    request = Request(
+        arguments.source,
+        arguments.content_type or WBXML_MEDIA_TYPE,
+        arguments.network_id_file,
+        arguments.pin,
+        arguments.trust_file,
+        arguments.ca_file,
+    )
+    return bootstrap(config, request)
 
 
 def _doctor(config: AgentConfig, arguments: argparse.Namespace) -> int:

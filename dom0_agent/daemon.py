@@ -103,12 +103,12 @@ class Agent:
         self.images = LocalImageService(config.images, ImageTable(self._database))
         self.vms = open_engine(self._database, self.hypervisor, self.images, config.vm, config.state_dir)
         self.tree = ManagementTree(SqliteNodeStore(self._database), lambda: datetime.now(UTC))
-        self._reporter = Reporter(self.outbox, lambda: [account.server_id for account in config.dm.accounts])
+        self._reporter = Reporter(self.outbox, lambda: [account.server_id for account in self.accounts()])
         nonces = NonceTable(self._database)
         resources = DeviceResources(self.hypervisor, VmTable(self._database), config)
         mount_objects(self.tree, config, self.vms, self.images, resources)
         provision(config.dm.accounts, self.tree, nonces, self.outbox, config.state_dir / "accounts.json")
-        grant(self.tree, [account.server_id for account in config.dm.accounts])
+        grant(self.tree, [account.server_id for account in read_accounts(self.tree)])
         self._tls = {account.server_id: account.tls for account in config.dm.accounts}
         self._schedules = {account.server_id: self._schedule() for account in read_accounts(self.tree)}
         seeded = SeededNonces(nonces, self._first_nonce)

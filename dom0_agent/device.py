@@ -12,9 +12,10 @@ from dom0_agent.images.model import ImageService
 from dom0_agent.mo.devdetail import DeviceDetail, devdetail
 from dom0_agent.mo.devinfo import DeviceIdentity, devinfo
 from dom0_agent.mo.dmacc import DMAcc
+from dom0_agent.mo.inbox import Inbox
 from dom0_agent.mo.virmo import VirMO
 from dom0_agent.mo.vmimgmo import VMImgMO
-from dom0_agent.omadm.acl import Acl
+from dom0_agent.omadm.acl import Acl, parse_acl
 from dom0_agent.omadm.node import Command
 from dom0_agent.omadm.status import DMError, Status
 from dom0_agent.omadm.tree import ManagementTree
@@ -62,16 +63,21 @@ def mount_objects(
     tree.mount(devinfo(identity))
     tree.mount(devdetail(detail, tree.limits))
     tree.mount(DMAcc(lambda: None))  # sessions read accounts when they begin: nobody has to be told
+    tree.mount(Inbox())
     tree.mount(VirMO(vms, tree.stored_value, resources, answer_limit))
     tree.mount(VMImgMO(images, tree.stored_value, answer_limit))
 
 
 def grant(tree: ManagementTree, server_ids: Iterable[str]) -> None:
-    """These servers manage VMs and images; all other nodes keep the tree's defaults."""
+    """These servers manage VMs and images. An ACL that knows all of them already stays as a server may have made it."""
     servers = frozenset(server_ids)
-    acl = str(Acl({command: servers for command in Command if command is not Command.COPY})) if servers else ""
     for mount in (VirMO.mount, VMImgMO.mount):
-        tree.device_set_acl(mount, acl)
+        node = tree.node(mount)
+        known = parse_acl(node.acl) if node is not None and node.acl else None
+        if known is not None and all(any(known.grants(c, s) for c in Command) for s in servers):
+            continue
+        acl = Acl({command: servers for command in Command if command is not Command.COPY})
+        tree.device_set_acl(mount, str(acl) if servers else "")
 
 
 def device_info(tree: ManagementTree) -> Mapping[str, str]:

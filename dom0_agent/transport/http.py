@@ -83,11 +83,18 @@ class HttpTransport:
             "Cache-Control": "no-store, private",
             **(headers or {}),
         }
+        return self._exchange("POST", url, body, sent)
+
+    def get(self, url: str) -> HttpAnswer:
+        """Fetch what is at ``url``; the same rules and errors as for a message."""
+        return self._exchange("GET", url, None, {})
+
+    def _exchange(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> HttpAnswer:
         target = url
         with self._guard.within(self._answer_timeout):
             for _ in range(MAX_REDIRECTS + 1):
                 self._check_url(target)
-                answer, location = self._post_once(target, body, sent)
+                answer, location = self._once(method, target, body, headers)
                 if answer is not None:
                     return answer
                 target = self._redirected(target, location)
@@ -97,12 +104,14 @@ class HttpTransport:
         """Close the connection."""
         self._session.close()
 
-    def _post_once(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[HttpAnswer | None, str]:
+    def _once(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[HttpAnswer | None, str]:
         host = urlsplit(url).netloc
         timeout = (self._connect_timeout, self._answer_timeout)
         try:
-            with self._session.post(
-                url, data=body, headers=dict(headers), timeout=timeout, stream=True, allow_redirects=False
+            with self._session.request(
+                method, url, data=body, headers=dict(headers), timeout=timeout, stream=True, allow_redirects=False
             ) as response:
                 if response.is_redirect:
                     return None, response.headers["Location"]
