@@ -78,7 +78,7 @@ class ServerSession:
         self._ver_proto = SUPPORTED_PROTOCOLS[0]
         self._peer_limit: int | None = None
         self._peer_max_object: int | None = None
-        self._last_exchange: tuple[bytes, bytes] | None = None
+        self._last_exchange: tuple[bytes, bytes, str | None] | None = None
         self._assembler = Assembler(limits.max_obj_size)
         self._outbox = Outbox(codec)
         self._outcomes = Outcomes()
@@ -125,7 +125,8 @@ class ServerSession:
         Raises :class:`ProtocolError` for what is no message of this session (HTTP 400).
         """
         if self._last_exchange is not None and self._last_exchange[0] == untrusted_body:
-            return self._last_exchange[1]
+            _, answer, self.outgoing_hmac = self._last_exchange
+            return answer
         if message is None:
             message = self._codec.decode(untrusted_body)
         self._check(message)
@@ -142,7 +143,7 @@ class ServerSession:
             for outcome in self._outcomes.abandon():
                 application.outcome(outcome)
         self.outgoing_hmac = self._auth.hmac_for(body) if verdict is ClientVerdict.PROVED else None
-        self._last_exchange = (untrusted_body, body)
+        self._last_exchange = (untrusted_body, body, self.outgoing_hmac)
         return body
 
     # ---- from a message to an event
@@ -322,7 +323,7 @@ class ServerSession:
             "ver_proto": self._ver_proto,
             "peer_limit": self._peer_limit,
             "peer_max_object": self._peer_max_object,
-            "last_exchange": None if last is None else [part.decode("latin-1") for part in last],
+            "last_exchange": None if last is None else [last[0].decode("latin-1"), last[1].decode("latin-1"), last[2]],
             "answered": pack_elements(self._codec, self._hearing.answered),
             "assembler": pack_elements(self._codec, self._assembler.parts),
             "waiting": [[w.ref, pack_elements(self._codec, [w.element])] for w in self._outbox.waiting],
@@ -341,8 +342,8 @@ class ServerSession:
         self._peer_limit = saved["peer_limit"]
         self._peer_max_object = saved["peer_max_object"]
         if saved["last_exchange"] is not None:
-            question, answer = saved["last_exchange"]
-            self._last_exchange = (question.encode("latin-1"), answer.encode("latin-1"))
+            question, answer, hmac = saved["last_exchange"]
+            self._last_exchange = (question.encode("latin-1"), answer.encode("latin-1"), hmac)
         for command in unpack_elements(codec, saved["assembler"]):
             self._assembler.take(command)
         waiting = [Waiting(unpack_elements(codec, packed)[0], ref) for ref, packed in saved["waiting"]]

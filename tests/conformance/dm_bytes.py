@@ -8,6 +8,7 @@ lxml element without namespaces.
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -228,19 +229,25 @@ class Desk:
         if server_nonce is not None:
             self.nonces.put(DEVICE, NonceRole.SERVER, server_nonce)
         credentials = None if unknown_device else known or DeviceCredentials(NO_CREDENTIALS, NO_CREDENTIALS)
-        self.session = ServerSession(
-            session_id="1F",
-            device_id=DEVICE,
-            user_name="Bruce2",
-            uri=SERVER_URI,
-            codec=CODECS[syntax],
-            lookup=lambda _device, _user: credentials,
-            nonces=self.nonces,
-            random_bytes=counting_random(),
-            lock_out=lock_out,
-            limits=limits or SessionLimits(),
-            resp_uri=resp_uri,
-        )
+
+        def make(saved: Mapping[str, object] | None) -> ServerSession:
+            return ServerSession(
+                session_id="1F",
+                device_id=DEVICE,
+                user_name="Bruce2",
+                uri=SERVER_URI,
+                codec=CODECS[syntax],
+                lookup=lambda _device, _user: credentials,
+                nonces=self.nonces,
+                random_bytes=counting_random(),
+                lock_out=lock_out,
+                limits=limits or SessionLimits(),
+                resp_uri=resp_uri,
+                saved=saved,
+            )
+
+        self._make = make
+        self.session = make(None)
         self._msg_ids = itertools.count(1)
         self.last: bytes = b""
 
@@ -254,6 +261,10 @@ class Desk:
         """Octets of the device."""
         self.last = self.session.receive(octets, self.application, hmac)
         return to_element(self.last, self.syntax)
+
+    def take_up_again(self) -> None:
+        """Store the session and go on with another one made from what was stored."""
+        self.session = self._make(json.loads(json.dumps(self.session.to_dict())))
 
     def open(self, extra: str = "", **options: object) -> Element:
         """Package 1."""

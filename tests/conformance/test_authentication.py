@@ -667,6 +667,22 @@ def test_hmac_at_the_server(syntax: str) -> None:
     assert answer.find("SyncHdr/Cred") is None
 
 
+@rule(
+    "Security: HMAC",
+    "a message that the transport repeats gets the same answer with the same header, also after storage",
+)
+def test_repeated_hmac_message(syntax: str) -> None:
+    known = DeviceCredentials(HMAC, HMAC_SERVER)
+    desk = Desk(syntax, Application([c.Get(items=(c.Item("./X"),))]), known=known, client_nonce=b"n", server_nonce=b"s")
+    octets = to_octets(message(PACKAGE_1, target=SERVER_URI, source=DEVICE), syntax)
+    header = auth.make_hmac_header(HMAC, b"n", octets)
+    desk.receive(octets, header)
+    first = desk.last, desk.session.outgoing_hmac
+    desk.take_up_again()
+    desk.receive(octets, header)
+    assert (desk.last, desk.session.outgoing_hmac) == first
+
+
 # ---- discretion --------------------------------------------------------------------------------------------------
 
 
