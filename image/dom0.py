@@ -88,7 +88,7 @@ def build_dom0(
                 agent = agent_tree(cache) if with_agent else None
             with progress.step("dom0: files"):
                 unpack_tree(base.tree, root)
-                _settle(root, authorized_key)
+                settle(root, authorized_key)
                 if agent is not None:
                     shutil.copytree(agent, root, dirs_exist_ok=True)
             with progress.step("dom0: disk"):
@@ -100,12 +100,12 @@ def build_dom0(
     return Dom0Image(arch, entry, base.boot, base.entry)
 
 
-def _settle(root: Path, authorized_key: str) -> None:
+def settle(root: Path, authorized_key: str) -> None:
     """Lays this project's files over Debian's, and settles what a running system would settle at its first boot."""
     for source in sorted(_FILES.rglob("*")):
         target = root / source.relative_to(_FILES)
         if source.is_dir():
-            target.mkdir(exist_ok=True)
+            target.mkdir(parents=True, exist_ok=True)
         else:
             target.unlink(missing_ok=True)
             shutil.copyfile(source, target)

@@ -59,10 +59,11 @@ def run_tool(
     timer.start()
     try:
         assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            if on_line is not None:
-                on_line(line.rstrip("\n"))
+        with process.stdout as said:
+            for line in said:
+                lines.append(line)
+                if on_line is not None:
+                    on_line(line.rstrip("\n"))
         code = process.wait()
     finally:
         timer.cancel()

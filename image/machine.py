@@ -46,7 +46,7 @@ class Hardware:
         return f"root=/dev/vda rw console=hvc0 net.ifnames=0 quiet {self.kernel_extra}".strip()
 
 
-def accelerator(arch: Arch) -> str:
+def accelerator(arch: Arch, device: Path = Path("/dev/kvm")) -> str:
     """kvm where this machine can nest virtualisation; tcg, QEMU's emulation, everywhere else.
 
     That /dev/kvm opens is not enough: Xen's PVH and HVM guests need the nested processor feature too.
@@ -54,7 +54,7 @@ def accelerator(arch: Arch) -> str:
     flags = Path("/proc/cpuinfo").read_text().split()
     nested = [path.read_text().strip() in {"1", "Y"} for path in arch.kvm_nested if path.exists()]
     able = any(flag in flags for flag in arch.kvm_flags) and any(nested)
-    return "kvm" if able and os.access("/dev/kvm", os.R_OK | os.W_OK) else "tcg"
+    return "kvm" if able and os.access(device, os.R_OK | os.W_OK) else "tcg"
 
 
 def qemu_version(arch: Arch) -> str:

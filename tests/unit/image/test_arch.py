@@ -1,0 +1,55 @@
+"""The table of architectures: what each row says, and that only the table knows them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import image
+from image.arch import ARCHES, Arch, BootFiles, arch_named
+from image.build_cli import main
+from image.errors import ImageError
+
+FILES = BootFiles(Path("/c/xen"), Path("/c/vmlinuz"), Path("/c/initrd.img"))
+
+
+def test_x86_64_is_built() -> None:
+    assert arch_named("x86_64").debian == "amd64"
+
+
+def test_an_unknown_architecture_names_the_known_ones() -> None:
+    with pytest.raises(ImageError, match="no such architecture: mips") as caught:
+        arch_named("mips")
+    assert "x86_64" in caught.value.todo
+
+
+def test_arm64_says_that_it_is_not_built_yet() -> None:
+    with pytest.raises(ImageError, match="arm64: not yet built"):
+        arch_named("arm64")
+
+
+def test_the_command_line_ends_with_that_message(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--arch", "arm64"]) == 1
+    assert "arm64: not yet built" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arch", ARCHES.values(), ids=str)
+def test_every_row_loads_all_three_files(arch: Arch) -> None:
+    words = " ".join(arch.boot_loader(FILES, "sched=credit", "root=/dev/vda rw"))
+    for part in ("/c/xen", "/c/vmlinuz", "/c/initrd.img", "sched=credit", "root=/dev/vda rw"):
+        assert part in words
+
+
+@pytest.mark.parametrize("arch", ARCHES.values(), ids=str)
+def test_a_comma_in_the_kernel_arguments_is_refused(arch: Arch) -> None:
+    with pytest.raises(ImageError, match="comma"):
+        arch.boot_loader(FILES, "", "console=ttyS0,115200")
+
+
+def test_no_other_module_names_an_architecture() -> None:
+    """A module that compares names would be a second place to change when an architecture is added."""
+    asks = re.compile(r"""[=!]=\s*["'](x86_64|arm64|amd64|aarch64)["']|arch\.name\s*[=!]=""")
+    folder = Path(str(image.__file__)).parent
+    assert [path.name for path in folder.glob("*.py") if asks.search(path.read_text())] == []
