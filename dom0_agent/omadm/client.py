@@ -306,8 +306,7 @@ class ClientSession:
         packed = self._outbox.pack(header, first, last, limit=self._peer_limit, final=final)
         by_id = {pending.id: pending for pending in self._alerts}
         for numbered in packed.numbered:
-            if numbered.ref is not None:
-                self._alert_refs[self._msg_id, numbered.cmd_id] = by_id[numbered.ref]
+            self._alert_refs[self._msg_id, numbered.cmd_id] = by_id[numbered.ref]
         self._last_sent = packed.body
         self.outgoing_hmac = self._auth.hmac_for(packed.body)
         return packed.body

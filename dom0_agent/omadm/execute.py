@@ -343,19 +343,23 @@ def _answer(reply: _Reply, msg_ref: int, out: list[c.BodyElement]) -> None:
     command, codes = reply.command, reply.codes
     items = command.items if isinstance(command, _WITH_TARGETS) else ()
     cmd_id, name = command.cmd_id, command.NAME
-    if len(codes) == 1 or len(set(codes)) == 1:
+    if len(items) == 1:
+        out.append(c.Status("", msg_ref, cmd_id, name, codes[0], _given(items[0].target), _given(items[0].source)))
+    elif len(set(codes)) == 1:
         targets = tuple([item.target for item in items if item.target is not None])
         sources = tuple([item.source for item in items if item.source is not None])
         out.append(c.Status("", msg_ref, cmd_id, name, codes[0], targets, sources, None, None, reply.items))
     else:
         for item, code in zip(items, codes, strict=True):
-            targets = (item.target,) if item.target is not None else ()
-            sources = (item.source,) if item.source is not None else ()
-            out.append(c.Status("", msg_ref, cmd_id, name, code, targets, sources))
+            out.append(c.Status("", msg_ref, cmd_id, name, code, _given(item.target), _given(item.source)))
     if reply.results:
         out.append(c.Results("", msg_ref, cmd_id, tuple(reply.results)))
     for member in reply.members:
         _answer(member, msg_ref, out)
+
+
+def _given(uri: str | None) -> tuple[str, ...]:
+    return () if uri is None else (uri,)
 
 
 _WITH_TARGETS = (c.Get, c.Replace, c.Add, c.Delete, c.Exec, c.Copy)

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 from dom0_agent.omadm import commands as c
 from dom0_agent.omadm.codec import Codec
@@ -27,26 +28,22 @@ MIN_CHUNK = 64
 _CHUNKABLE = (c.Add, c.Replace, c.Exec, c.Results)
 
 
-@frozen
-class Waiting:
-    """An element to be sent; ``ref`` comes back with its number, for whoever wants the answer."""
-
-    element: c.BodyElement
-    ref: str | None = None
+#: An element to be sent, and the ref that comes back with its number for whoever wants the answer (or ``None``).
+Waiting = tuple[c.BodyElement, str | None]
 
 
 @frozen
 class Numbered:
-    """An element as it was sent, numbered ``cmd_id``, and its members numbered inside it."""
+    """An element with a ref as it was sent, numbered ``cmd_id``, and its members numbered inside it."""
 
     element: c.BodyElement
     cmd_id: str
-    ref: str | None = None
+    ref: str
 
 
 @frozen
 class Packed:
-    """One packed message; ``open_chunk``: its last element is a chunk that more will follow."""
+    """One packed message and its elements with a ref; ``open_chunk``: its last element is a chunk, more will follow."""
 
     body: bytes
     numbered: tuple[Numbered, ...]
@@ -81,11 +78,11 @@ class Outbox:
 
     def add(self, elements: Iterable[c.BodyElement]) -> None:
         """Queue elements behind those that wait."""
-        self._waiting.extend(map(Waiting, elements))
+        self._waiting.extend(zip(elements, repeat(None)))
 
     def add_with_ref(self, element: c.BodyElement, ref: str | None) -> None:
         """Queue one element whose number shall be reported with ``ref``."""
-        self._waiting.append(Waiting(element, ref))
+        self._waiting.append((element, ref))
 
     def clear(self) -> None:
         """Forget what waits."""
@@ -119,27 +116,29 @@ class Outbox:
         """
         page = _Page([], [])
         for element in first:
-            self._put(page, Waiting(element))
+            self._put(page, element, None)
         open_chunk = False
         if limit is None:
-            while self._waiting:
-                self._put(page, self._waiting.popleft())
+            for element, ref in self._waiting:
+                self._put(page, element, ref)
+            self._waiting.clear()
         else:
             page.size += len(self._codec.frame(header, (), final)) + _RESERVE
             open_chunk = self._fill(page, limit)
         for element in last:
-            self._put(page, Waiting(element))
+            self._put(page, element, None)
         body = self._codec.frame(header, page.fragments, final and not self._waiting)
         return Packed(body, tuple(page.numbered), open_chunk)
 
-    def _put(self, page: _Page, waiting: Waiting) -> None:
-        element, fragment, next_id = self._encoded(waiting.element, page.next_id)
-        self._accept(page, Numbered(element, str(page.next_id), waiting.ref), fragment, next_id)
+    def _put(self, page: _Page, element: c.BodyElement, ref: str | None) -> None:
+        element, fragment, next_id = self._encoded(element, page.next_id)
+        self._accept(page, element, ref, fragment, next_id)
 
     @staticmethod
-    def _accept(page: _Page, numbered: Numbered, fragment: bytes, next_id: int) -> None:
+    def _accept(page: _Page, element: c.BodyElement, ref: str | None, fragment: bytes, next_id: int) -> None:
         page.fragments.append(fragment)
-        page.numbered.append(numbered)
+        if ref is not None:
+            page.numbered.append(Numbered(element, str(page.next_id), ref))
         page.size += len(fragment)
         page.next_id = next_id
 
@@ -154,29 +153,28 @@ class Outbox:
         """Move what fits from the queue to the page; whether the page ends in a chunk that more will follow."""
         placed = 0
         while self._waiting:
-            waiting = self._waiting[0]
+            plain, ref = self._waiting[0]
             if self.sent_of_chunked:
-                return self._put_chunk(page, waiting, limit)
-            element, fragment, next_id = self._encoded(waiting.element, page.next_id)
+                return self._put_chunk(page, plain, ref, limit)
+            element, fragment, next_id = self._encoded(plain, page.next_id)
             if page.size + len(fragment) > limit:
-                parts = _parts(waiting)
+                parts = _parts(plain)
                 if parts:
                     self._waiting.popleft()
-                    self._waiting.extendleft(reversed(parts))
+                    self._waiting.extendleft((part, ref) for part in reversed(parts))
                     continue
                 if placed:
                     return False
                 if _can_be_chunked(element):
-                    return self._put_chunk(page, waiting, limit)
+                    return self._put_chunk(page, plain, ref, limit)
                 logger.warning("message over limit limit=%d element=%s size=%d", limit, element.NAME, len(fragment))
             self._waiting.popleft()
-            self._accept(page, Numbered(element, str(page.next_id), waiting.ref), fragment, next_id)
+            self._accept(page, element, ref, fragment, next_id)
             placed += 1
         return False
 
-    def _put_chunk(self, page: _Page, waiting: Waiting, limit: int) -> bool:
+    def _put_chunk(self, page: _Page, element: c.BodyElement, ref: str | None, limit: int) -> bool:
         """The next chunk of the first element (OMA-TS-DM Protocol 7.2); whether more will follow."""
-        element = waiting.element
         assert isinstance(element, _CHUNKABLE)
         item = self._codec.carry(element.items[0])
         data = item.data if item.data is not None else ""
@@ -194,7 +192,7 @@ class Outbox:
             if len(fragment) <= room or take <= MIN_CHUNK:
                 break
             take = max(MIN_CHUNK, min(take - 1, take * room // len(fragment)))
-        self._accept(page, Numbered(chunk, number, waiting.ref), fragment, page.next_id + 1)
+        self._accept(page, chunk, ref, fragment, page.next_id + 1)
         if more:
             self.sent_of_chunked = offset + take
         else:
@@ -222,14 +220,12 @@ def _number_members(container: c.Container, next_id: int) -> tuple[c.Container, 
     return replace(container, commands=tuple(members)), next_id
 
 
-def _parts(waiting: Waiting) -> list[Waiting]:
+def _parts(element: c.BodyElement) -> list[c.BodyElement]:
     """Results with several Items as two with half of them each; nothing for other elements."""
-    element = waiting.element
     if not isinstance(element, c.Results) or len(element.items) < 2:
         return []
     middle = len(element.items) // 2
-    halves = (element.items[:middle], element.items[middle:])
-    return [Waiting(replace(element, items=half), waiting.ref) for half in halves]
+    return [replace(element, items=half) for half in (element.items[:middle], element.items[middle:])]
 
 
 def _can_be_chunked(element: c.BodyElement) -> bool:

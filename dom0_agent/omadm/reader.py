@@ -7,6 +7,7 @@ child order, any namespace, unknown elements, Meta with or without MetInf (diges
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Protocol
 
 from dom0_agent.omadm.commands import (
@@ -90,30 +91,37 @@ def _text_data(element: Element) -> str:
 
 
 def _meta(element: Element) -> Meta:
-    fields: dict[str, str | int] = {}
-    emi: list[str] = []
+    format_ = type_ = None
+    rest: dict[str, str | int] = {}
+    emi: tuple[str, ...] = ()
+    names = NAMES
     for child in element:
-        name = NAMES[child.tag]
+        name = names[child.tag]
         if name == "Format":
-            fields["format"] = text_of(child)
+            format_ = text_of(child)
         elif name == "Type":
-            fields["type"] = " ".join(text_of(child).split())
+            type_ = " ".join(text_of(child).split())
         elif name in _META_TEXTS:
-            fields[_META_TEXTS[name]] = text_of(child)
+            rest[_META_TEXTS[name]] = text_of(child)
         elif name in _META_NUMBERS:
-            fields[_META_NUMBERS[name]] = number_of(child)
-        elif name == "EMI":
-            emi.append(text_of(child))
+            rest[_META_NUMBERS[name]] = number_of(child)
+        elif name == "EMI" and not emi:
+            emi = tuple(text_of(other) for other in element if names[other.tag] == "EMI")
         elif name == "MetInf":
             return _meta(child)
-    if len(fields) <= 2 and not emi and fields.keys() <= _COMMON_META:  # nearly all of them
-        return Meta(fields.get("format"), fields.get("type"))  # type: ignore[arg-type]
-    return Meta(**fields, emi=tuple(emi))  # type: ignore[arg-type]
+    if rest or emi:
+        return Meta(format_, type_, emi=emi, **rest)  # type: ignore[arg-type]
+    return _common_meta(format_, type_)
 
 
-_COMMON_META = {"format", "type"}
 _META_TEXTS = {"Mark": "mark", "NextNonce": "next_nonce"}
 _META_NUMBERS = {"Size": "size", "MaxMsgSize": "max_msg_size", "MaxObjSize": "max_obj_size"}
+
+
+@lru_cache(maxsize=256)
+def _common_meta(format_: str | None, type_: str | None) -> Meta:
+    """Nearly all Metas of a session are the same few."""
+    return Meta(format_, type_)
 
 
 def _cred(element: Element) -> Cred:

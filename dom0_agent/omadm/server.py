@@ -17,7 +17,7 @@ from dom0_agent.omadm.auth import NonceStore, RandomBytes
 from dom0_agent.omadm.codec import Codec
 from dom0_agent.omadm.execute import refusal
 from dom0_agent.omadm.largeobject import Assembler
-from dom0_agent.omadm.outbox import Outbox, Waiting, carried_size
+from dom0_agent.omadm.outbox import Outbox, carried_size
 from dom0_agent.omadm.server_auth import AboutServer, ClientVerdict, CredentialLookup, LockOut, ServerAuthentication
 from dom0_agent.omadm.server_hearing import Hearing, ServerApplication
 from dom0_agent.omadm.server_outcomes import Outcomes, pack_elements, unpack_elements
@@ -326,7 +326,7 @@ class ServerSession:
             "last_exchange": None if last is None else [last[0].decode("latin-1"), last[1].decode("latin-1"), last[2]],
             "answered": pack_elements(self._codec, self._hearing.answered),
             "assembler": pack_elements(self._codec, self._assembler.parts),
-            "waiting": [[w.ref, pack_elements(self._codec, [w.element])] for w in self._outbox.waiting],
+            "waiting": [[ref, pack_elements(self._codec, [element])] for element, ref in self._outbox.waiting],
             "sent_of_chunked": self._outbox.sent_of_chunked,
             "outcomes": self._outcomes.to_dict(self._codec),
             "auth": auth_to_dict(self._auth.state),
@@ -346,7 +346,7 @@ class ServerSession:
             self._last_exchange = (question.encode("latin-1"), answer.encode("latin-1"), hmac)
         for command in unpack_elements(codec, saved["assembler"]):
             self._assembler.take(command)
-        waiting = [Waiting(unpack_elements(codec, packed)[0], ref) for ref, packed in saved["waiting"]]
+        waiting = [(unpack_elements(codec, packed)[0], ref) for ref, packed in saved["waiting"]]
         self._outbox = Outbox(codec, waiting, saved["sent_of_chunked"])
         self._outcomes = Outcomes.from_dict(codec, saved["outcomes"])
         self._hearing = Hearing(self._outcomes, self._assembler, self._outbox)

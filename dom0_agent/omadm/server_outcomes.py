@@ -83,8 +83,7 @@ class Outcomes:
 
     def sent(self, msg_id: int, numbered: Numbered) -> None:
         """A command went out in message ``msg_id``; the last chunk of a large object counts, too."""
-        if numbered.ref is not None:
-            self._nodes[numbered.ref] = self._expect(msg_id, numbered.cmd_id, numbered.element, numbered.ref, ())
+        self._nodes[numbered.ref] = self._expect(msg_id, numbered.cmd_id, numbered.element, numbered.ref, ())
 
     def _expect(self, msg_id: int, cmd_id: str, element: c.BodyElement, ref: str, path: tuple[int, ...]) -> _Node:
         self._sent[msg_id, cmd_id] = (ref, path)

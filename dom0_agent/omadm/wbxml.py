@@ -65,10 +65,10 @@ class Node(list["Node"]):
     tail: str | None = None
     attrib: dict[str, str] = {}  # noqa: RUF012 - empty and shared; nothing writes it
 
-    def __init__(self, tag: str) -> None:
-        super().__init__()
+    def __init__(self, tag: str, text: Data | None = None) -> None:
+        # an empty list is one before list.__init__, and there are thousands of nodes
         self.tag = tag
-        self.text: Data | None = None
+        self.text = text
         #: text that came in several pieces, until the element ends
         self.pieces: list[Data] | None = None
 
@@ -188,9 +188,12 @@ class _Parser:
         self._at += 1
         if not token & _HAS_CONTENT or token & _HAS_ATTRIBUTES:
             raise ProtocolError("the WBXML document has no document element with content")
-        return Node(_tag(_page(page), token)), page
+        tag = _page(page)[token & _TAG]
+        if tag is None:
+            raise ProtocolError(f"token {token:#04x} is not defined for SyncML")
+        return Node(tag), page
 
-    def _content(self, root: Node, page: int) -> Node:
+    def _content(self, root: Node, page: int) -> Node:  # noqa: PLR0912 - one loop, because calls would double its time
         """Everything up to the END of the document element: the one hot loop."""
         body, at = self._body, self._at
         tags = _page(page)
@@ -214,19 +217,23 @@ class _Parser:
                 _add_text(node, self._text(token))
                 at = self._at
             else:
-                child = Node(_tag(tags, token))
-                node.append(child)
+                tag = tags[token & _TAG] if token < _HAS_ATTRIBUTES else None
+                if tag is None:
+                    raise ProtocolError(f"token {token:#04x} at octet {at - 1} is not defined for SyncML")
                 nodes += 1
                 if nodes > MAX_NODES:
                     raise ProtocolError(f"the WBXML document has more than {MAX_NODES} elements")
-                if not token & _HAS_CONTENT:
+                if token < _HAS_CONTENT:
+                    node.append(Node(tag))
                     continue
                 if body[at] == _STR_I:  # nearly every leaf: one inline string and END
                     end = body.find(0, at)
                     if end >= 0 and body[end + 1] == _END:
-                        child.text = body[at + 1 : end].decode()
+                        node.append(Node(tag, body[at + 1 : end].decode()))
                         at = end + 2
                         continue
+                child = Node(tag)
+                node.append(child)
                 stack.append(node)
                 node = child
                 if len(stack) > MAX_DEPTH:
@@ -254,13 +261,6 @@ def _page(page: int) -> tuple[str | None, ...]:
     if page >= len(_PAGES):
         raise ProtocolError(f"code page {page} is not defined for SyncML")
     return _PAGES[page]
-
-
-def _tag(tags: tuple[str | None, ...], token: int) -> str:
-    tag = tags[token & _TAG]
-    if tag is None or token & _HAS_ATTRIBUTES:
-        raise ProtocolError(f"token {token:#04x} is not defined for SyncML")
-    return tag
 
 
 def _add_text(node: Node, text: Data) -> None:

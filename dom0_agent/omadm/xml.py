@@ -104,9 +104,9 @@ def parse_untrusted(untrusted_body: bytes) -> Tree.Element:
 
 def _refuse_depth(root: Tree.Element) -> None:
     level = [root]
-    for _ in range(MAX_DEPTH):
-        level = [child for element in level for child in element]
-        if not level:
+    for _ in range(MAX_DEPTH - 1):
+        level = [child for element in level for child in element if len(child)]
+        if not level:  # leaves are not looked into: one level more than is said
             return
     raise ProtocolError(f"the message is nested deeper than {MAX_DEPTH} elements")
 

@@ -88,7 +88,8 @@ def test_an_outbox_keeps_order_and_limit(codec: Codec, uris: list[str], limit: i
     """Everything goes out once and in order, no message is too large, the last one alone has Final."""
     outbox = Outbox(codec)
     gets = [c.Get(items=(c.Item(uri),)) for uri in uris]
-    outbox.add(gets)
+    for get in gets:
+        outbox.add_with_ref(get, "ref")
     header = c.SyncHdr("1", 1, "t", "s")
     sent: list[c.BodyElement] = []
     final = False
