@@ -26,6 +26,10 @@ class NoSuchDomain(HypervisorError):  # noqa: N818
     """No domain has this UUID."""
 
 
+class DomainExists(HypervisorError):  # noqa: N818
+    """There is a domain with this UUID already; it was not touched."""
+
+
 class OutOfMemory(HypervisorError):  # noqa: N818
     """Xen has not enough free memory for the domain."""
 

@@ -19,6 +19,7 @@ from uuid import UUID
 
 from dom0_agent.hypervisor.interface import (
     DomainConfig,
+    DomainExists,
     DomainInfo,
     DomainState,
     GuestFacts,
@@ -171,7 +172,7 @@ class ReadBackHypervisor:
 
     def _build(self, config: DomainConfig, build: Callable[[], None], call: str) -> DomainInfo:
         if self.find(config.uuid) is not None:
-            raise HypervisorError(f"{call}: domain {config.uuid} is already there")
+            raise DomainExists(f"{call}: domain {config.uuid} is already there")
         with self._memory_for(config):
             try:
                 build()

@@ -14,6 +14,7 @@ import time
 import uuid as uuids
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -59,6 +60,7 @@ class VmEngine:
         self._slots: dict[UUID, Slot] = {}
         self._listeners: list[Callable[[VmEvent], None]] = []
         self._reconciler = Reconciler(services, self._lock, self._slots, self._restart, self._change)
+        self._sweeper = Worker("vm-sweeper")
         for row in self._vms.list():
             vm = Vm.load(row)
             self._slots[vm.vmid] = Slot(vm, Worker(f"vm-{vm.vmid}"))
@@ -150,7 +152,7 @@ class VmEngine:
         """Wait until no VM has anything to do; ``False`` when that took longer than ``deadline`` seconds."""
         end = time.monotonic() + deadline
         with self._lock:
-            workers = [slot.worker for slot in self._slots.values()]
+            workers = [self._sweeper, *(slot.worker for slot in self._slots.values())]
         return all(worker.join(max(0.0, end - time.monotonic())) for worker in workers)
 
     # -- operations -------------------------------------------------------------------------------------------------
@@ -302,21 +304,26 @@ class VmEngine:
             self._conclude(slot, request, outcome)
 
     def _sweep_files(self, busy: set[UUID]) -> None:
-        """Remove directories of VMs that are not (or no longer) there."""
+        """Remove directories of VMs that are not (or no longer) there; what Create would make again goes first."""
         files = self._services.files
 
         def known(vmid: UUID) -> bool:
             slot = self._slots.get(vmid)
             return vmid in busy or (slot is not None and slot.vm.record.state is not VmState.NOT_CREATED)
 
-        for path in files.leftovers(known):
-            if path.name in {str(vmid) for vmid in busy}:
-                continue
+        leftovers = files.leftovers(known)
+        for vmid in self._slots.keys() - busy:
+            if files.directory(vmid) in leftovers:
+                files.discard(vmid)
+        for path in leftovers:
             logger.warning("leftover_removed path=%s", path)
-            try:
-                files.remove_leftover(path)
-            except FilesError as error:
-                logger.error("leftover_stays path=%s error=%s", path, error)
+            self._sweeper.put(partial(self._destroy_leftover, path))
+
+    def _destroy_leftover(self, path: Path) -> None:
+        try:
+            self._services.files.destroy_leftover(path)
+        except (FilesError, HypervisorError) as error:
+            logger.error("leftover_stays path=%s error=%s", path, error)
 
     # -- reconciliation ---------------------------------------------------------------------------------------------
 

@@ -137,22 +137,18 @@ class VmFiles:
 
     def empty_trash(self, vmid: UUID) -> None:
         """Destroy a hidden VM's data, as ``delete_policy`` says."""
-        grave = self._trash / str(vmid)
-        if self._delete_policy == "shred" and grave.is_dir():
-            self._shred(sorted(path for path in grave.rglob("*") if path.is_file() and not path.is_symlink()))
-        self._remove(grave)
+        self.destroy_leftover(self._trash / str(vmid))
 
     def leftovers(self, known: Callable[[UUID], bool]) -> tuple[Path, ...]:
         """Directories in ``vms`` and ``trash`` that belong to no known VM."""
-        return tuple(
-            path
-            for path in (*sorted(self._vms.iterdir()), *sorted(self._trash.iterdir()))
-            if path.parent == self._trash or not _names_known(path.name, known)
-        )
+        found = (*sorted(self._vms.iterdir()), *sorted(self._trash.iterdir()))
+        return tuple(path for path in found if not _names_known(path.name, known))
 
-    def remove_leftover(self, path: Path) -> None:
-        """Remove one of :meth:`leftovers`."""
-        self._remove(path)
+    def destroy_leftover(self, directory: Path) -> None:
+        """Remove a VM's directory in the way ``delete_policy`` says. No error when there is none."""
+        if self._delete_policy == "shred" and directory.is_dir():
+            self._shred(sorted(path for path in directory.rglob("*") if path.is_file() and not path.is_symlink()))
+        self._remove(directory)
 
     def _shred(self, files: Sequence[Path]) -> None:
         for file in files:

@@ -24,10 +24,6 @@ from dom0_agent.vm.steps import Services
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for which a domain must be missing before it counts as gone: between the halves of a reboot that somebody
-#: else drives it is missing for a moment.
-ABSENCE = 0.7
-
 
 class Finding(Enum):
     """What the difference between a VM and its domain means."""
@@ -41,6 +37,10 @@ class Finding(Enum):
     RUNS = "its domain was started by somebody else"
     LEFTOVER = "a domain is left from an operation that failed"
 
+
+#: Seconds for which these must be so before anything is done about them. Between the halves of a reboot that somebody
+#: else drives a domain is missing for a moment; one that somebody builds by hand is paused until it is complete.
+PERSISTENCE = {Finding.GONE: 0.7, Finding.LEFTOVER: 3.0}
 
 _OF_ENDED = {"reboot": Finding.REBOOT, "crash": Finding.CRASHED}
 
@@ -125,14 +125,26 @@ class Reconciler:
                 return
         try:
             finding = self._find(slot.vm)
-            if finding is Finding.GONE:
-                time.sleep(ABSENCE)
-                finding = self._find(slot.vm)
+            if finding in PERSISTENCE:
+                finding = self._still(slot, finding)
             if finding is not Finding.FINE:
                 logger.warning("vm_differs vmid=%s finding=%s", slot.vm.vmid, finding.name)
                 self._act(slot, finding)
         except (HypervisorError, StoreError, OSError) as error:
             logger.error("reconcile_failed vmid=%s error=%s", slot.vm.vmid, error)
+
+    def _still(self, slot: Slot, finding: Finding) -> Finding:
+        """What is found when the time has passed for which ``finding`` must persist; an operation ends the wait."""
+        end = time.monotonic() + PERSISTENCE[finding]
+        while time.monotonic() < end:
+            if slot.requests:
+                return Finding.FINE
+            time.sleep(0.05)
+        now = self._find(slot.vm)
+        if now is not finding and now in PERSISTENCE:
+            self._services.hints.hint()  # its own time begins with the next look
+            return Finding.FINE
+        return now
 
     def _find(self, vm: Vm) -> Finding:
         return judge(vm, self._services.hypervisor.find(vm.vmid), self._services.host_boot_id)

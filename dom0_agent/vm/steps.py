@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from dom0_agent.hypervisor.interface import (
+    DomainExists,
     DomainState,
     DomainType,
     Hypervisor,
@@ -146,7 +147,16 @@ class StartPaused(Step):
     name = "building the domain"
 
     def do(self, work: Work) -> None:
-        """See :meth:`Hypervisor.create`."""
+        """See :meth:`Hypervisor.create`. A domain that is left from something that failed makes way."""
+        try:
+            self.build(work)
+        except DomainExists:
+            logger.warning("leftover_domain_makes_way vmid=%s", work.vm.vmid)
+            work.services.hypervisor.destroy(work.vm.vmid)
+            self.build(work)
+
+    def build(self, work: Work) -> None:
+        """Build it anew."""
         services = work.services
         services.hypervisor.create(work.vm.domain_config(services.config.bridge))
 
@@ -162,9 +172,9 @@ class StartAgain(StartPaused):
     redo_after_crash = True
 
     def do(self, work: Work) -> None:
-        """Destroy, then create."""
+        """Destroy, then create: the other way round, the old one's memory would be missing."""
         work.services.hypervisor.destroy(work.vm.vmid)
-        super().do(work)
+        self.build(work)
 
 
 class RestorePaused(StartPaused):
@@ -172,7 +182,7 @@ class RestorePaused(StartPaused):
 
     name = "restoring the saved state"
 
-    def do(self, work: Work) -> None:
+    def build(self, work: Work) -> None:
         """See :meth:`Hypervisor.restore`."""
         services = work.services
         config = work.vm.domain_config(services.config.bridge)

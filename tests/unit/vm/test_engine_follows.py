@@ -202,6 +202,6 @@ def test_files_of_no_vm_are_removed_at_the_start(make_engine: MakeEngine) -> Non
     stray.mkdir()
     (first.state_dir / "trash" / "11111111-2222-4333-8444-666666666666").mkdir()
     rig = make_engine()
-    assert not stray.exists()
+    eventually(lambda: not stray.exists(), 5, "it is removed")
     assert_truth(rig)
     assert rig.state(vmid) is VmState.RUNNING

@@ -134,6 +134,6 @@ def test_leftovers_are_what_belongs_to_no_vm(files: VmFiles, vmid: UUID, tmp_pat
     found = files.leftovers(lambda known: known == vmid)
     assert found == (left, tmp_path / "state" / "trash" / str(gone))
     for path in found:
-        files.remove_leftover(path)
+        files.destroy_leftover(path)
     assert files.leftovers(lambda known: known == vmid) == ()
     assert files.directory(vmid).exists()
