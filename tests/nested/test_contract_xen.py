@@ -24,7 +24,7 @@ pytestmark = pytest.mark.nested
 REPOSITORY = Path(__file__).parent.parent.parent
 PLACE = "/root/contract"
 #: What pytest needs; all of it pure Python.
-PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pytest_timeout")
+PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "pytest_timeout")
 #: Seconds for one run of tests in dom0, boots of many guests under emulation.
 DEADLINE = 1300.0
 
