@@ -87,7 +87,7 @@ def test_names_may_follow_options(tmp_path: Path) -> None:
     script = tmp_path / "support/scripts/graph-depends"
     script.parent.mkdir(parents=True)
     script.touch()
-    argv = [SCRIPT, tmp_path, "--output", tmp_path / "o", "virmo_nothing"]
+    argv = [str(SCRIPT), str(tmp_path), "--output", str(tmp_path / "o"), "virmo_nothing"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2
     assert "no such defconfig: virmo_nothing" in done.stderr
