@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Protocol
-from xml.sax.saxutils import escape, quoteattr
 
 from dom0_agent.omadm.status import ProtocolError
 from dom0_agent.omadm.tokens import METINF, METINF_NAMESPACE, SYNCML, SYNCML_NAMESPACE
@@ -50,6 +49,14 @@ NAMES = _LocalNames(
 )
 
 
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _quoted(text: str) -> str:
+    return '"' + _escape(text).replace('"', "&quot;") + '"'
+
+
 def text_of(element: Element) -> str:
     """Trimmed text content; OPAQUE octets are accepted for text as UTF-8 (wbxml digest 6)."""
     text = element.text
@@ -80,7 +87,7 @@ def markup(parent: Element) -> str:
     out: list[str] = []
     text = parent.text
     if isinstance(text, str) and text.strip():
-        out.append(escape(text))
+        out.append(_escape(text))
     for child in parent:
         _write_markup(child, "", out, 0)
     return "".join(out)
@@ -95,19 +102,19 @@ def _write_markup(element: Element, namespace: str, out: list[str], depth: int) 
         own = ""  # inherited from the message by a document that declared none of its own
     out.append(f"<{name}")
     if own != namespace:
-        out.append(f" xmlns={quoteattr(own)}")
+        out.append(f" xmlns={_quoted(own)}")
     for key, value in element.attrib.items():
-        out.append(f" {key.rpartition('}')[2]}={quoteattr(value)}")
+        out.append(f" {key.rpartition('}')[2]}={_quoted(value)}")
     text = element.text
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
     if len(element) or text:
         out.append(">")
-        out.append(escape(text or ""))
+        out.append(_escape(text or ""))
         for child in element:
             _write_markup(child, own, out, depth + 1)
         out.append(f"</{name}>")
     else:
         out.append("/>")
     if element.tail:
-        out.append(escape(element.tail))
+        out.append(_escape(element.tail))

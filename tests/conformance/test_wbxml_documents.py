@@ -216,6 +216,18 @@ def test_tnds_document() -> None:
     assert [child.tag.partition("}")[2] for child in root] == ["VerDTD", "Node"]
 
 
+@rule("WBXML: embedded documents", "TNDS tags of page 2 directly inside Data become the value's text")
+def test_nested_page_2() -> None:
+    nested = "4F 0002 60 7703312E320001 64 66036100 01 01 01 0000 01"
+    head = HEAD + "6D6C 650331460001 5B03310001 6E570373000101 675703640001 01 01"
+    document = head + "6B 454B03310001 546E57032E2F5800 0101" + nested + "01 01 12 01 01"
+    add = CODEC.decode(bytes.fromhex(document)).body[0]
+    assert isinstance(add, c.Add)
+    assert add.items[0].data == (
+        '<MgmtTree xmlns="syncml:dmddf1.2"><VerDTD>1.2</VerDTD><Node><NodeName>a</NodeName></Node></MgmtTree>'
+    )
+
+
 @rule("WBXML: embedded documents", "inside OPAQUE of Data they reach the receiver unchanged")
 def test_embedded_document() -> None:
     tnds = bytes.fromhex("0200006A1B") + b"-//OMA//DTD-DM-DDF 1.2//EN\0" + bytes.fromhex("0002 60 7703312E32000101")
