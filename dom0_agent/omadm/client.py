@@ -333,7 +333,13 @@ class ClientSession:
         )
 
     def _end_unproved(self, _message: c.Message | None) -> None:
-        self._end(EndReason.PEER_UNKNOWN, f"server {self._account.server_id!r} ended without proving who it is")
+        server = self._account.server_id
+        if self._auth.server_gave_credentials:
+            self._end(
+                EndReason.PEER_UNKNOWN, f"server {server!r} gave wrong credentials; check the account's server secret"
+            )
+        else:  # legal, and nothing has been done for it
+            self._end(EndReason.DONE, f"server {server!r} wanted nothing, and did not prove who it is")
 
     def _end_refused(self, _message: c.Message | None) -> None:
         self._end(EndReason.REFUSED, f"the server refused our message header ({self._why})")

@@ -50,7 +50,8 @@ class ClientAuthentication:
         self._known_for_session = False
         self._server_nonce = nonces.get(account.server_id, NonceRole.SERVER)
         self._server_proved = account.server.scheme is AuthScheme.NONE
-        self._server_gave_credentials = False
+        #: whether the last message tried to prove who the server is
+        self.server_gave_credentials = False
         self._renewed_server_nonce = False
 
     @property
@@ -77,9 +78,9 @@ class ClientAuthentication:
         if server.scheme is AuthScheme.NONE:
             return True
         if server.scheme is AuthScheme.HMAC:
-            self._server_gave_credentials = hmac is not None
+            self.server_gave_credentials = hmac is not None
             return auth.check_hmac(server, hmac, self._server_nonce, untrusted_body)
-        self._server_gave_credentials = cred is not None
+        self.server_gave_credentials = cred is not None
         if cred is not None:
             self._server_proved = auth.check_cred(server, cred, self._server_nonce)
             if self._server_proved and self._server_nonce is not None:
@@ -124,7 +125,7 @@ class ClientAuthentication:
         header = message.header
         code, chal = Code.OK, None
         if challenge:
-            code = Code.UNAUTHORIZED if self._server_gave_credentials else Code.AUTHENTICATION_REQUIRED
+            code = Code.UNAUTHORIZED if self.server_gave_credentials else Code.AUTHENTICATION_REQUIRED
             if server.scheme is not AuthScheme.BASIC:
                 self._server_nonce = auth.new_nonce(self._random)
             chal = auth.make_chal(server.scheme, None if server.scheme is AuthScheme.BASIC else self._server_nonce)

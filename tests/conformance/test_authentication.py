@@ -398,6 +398,20 @@ def test_silent_stranger(syntax: str) -> None:
     board = Board(syntax, server=SERVER_MD5)
     board.start()
     assert board.say("") is None
+    assert board.session.outcome is not None
+    assert board.session.outcome.ok
+
+
+@rule(
+    "Security: credentials of the server",
+    "wrong Cred without commands: not challenged, but the session did not end well",
+)
+def test_silent_liar(syntax: str) -> None:
+    board = Board(syntax, server=SERVER_MD5, server_nonce=b"s")
+    board.start()
+    assert board.say("", header=cred(md5_of(SERVER_MD5, b"no"))) is None
+    assert board.session.outcome is not None
+    assert board.session.outcome.reason is EndReason.PEER_UNKNOWN
 
 
 @rule("Security: credentials of the server", "what a stranger says about alerts does not count")
