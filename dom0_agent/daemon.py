@@ -38,6 +38,7 @@ from dom0_agent.mo.dmacc import account_path, read_accounts, read_nonce
 from dom0_agent.omadm.alerts import AlertCode
 from dom0_agent.omadm.auth import Account, NonceRole
 from dom0_agent.omadm.notification import NotificationGuard
+from dom0_agent.omadm.retry import Backoff
 from dom0_agent.omadm.tree import ManagementTree
 from dom0_agent.omadm.uri import format_path
 from dom0_agent.overview import Overview
@@ -59,6 +60,7 @@ log = logging.getLogger(__name__)
 SESSION_WAIT = 600.0  #: seconds that virmoctl waits for the sessions that it asked for
 MAX_WAITING = 64  #: things in the queue past which notifications are turned away: somebody floods us
 MAX_NOTIFICATIONS = 60  #: sessions that a server may ask for in a minute
+JITTER = 0.5  #: of a pause is left to chance: a fleet does not come back all at once
 LONGEST_SLEEP = 3600.0  #: seconds; the loop looks around at least this often
 
 
@@ -228,7 +230,7 @@ class Agent:
 
     def _schedule(self) -> SessionSchedule:
         dm = self.config.dm
-        return SessionSchedule(dm.poll_interval, dm.retry_first, dm.retry_max, random.random)
+        return SessionSchedule(dm.poll_interval, Backoff(dm.retry_first, dm.retry_max, JITTER), random.random)
 
     def _listen(self) -> NotificationListener | None:
         settings = self.config.dm.notification

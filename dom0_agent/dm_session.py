@@ -10,7 +10,9 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 from dom0_agent.config import DmConfig
 from dom0_agent.omadm.alerts import AlertCode
@@ -60,6 +62,13 @@ class SeededNonces:
         self._table.put(account, role, nonce)
 
 
+class BatchingTree(TreeAccess, Protocol):
+    """The tree, which can make the writes of a whole message durable at once."""
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Open such a message."""
+
+
 class SessionRunner:
     """Runs sessions. ``device_info`` gives the DevInfo leaves, ``between`` settles what happened meanwhile."""
 
@@ -68,7 +77,7 @@ class SessionRunner:
         *,
         config: DmConfig,
         device_id: str,
-        tree: TreeAccess,
+        tree: BatchingTree,
         nonces: NonceStore,
         outbox: Outbox,
         device_info: Callable[[], Mapping[str, str]],
@@ -138,6 +147,7 @@ class SessionRunner:
             device_info=self._device_info,
             alerts=alerts,
             opening=opening,
+            batch=self._tree.batch,  # the writes of a message become durable together
             limits=SessionLimits(config.max_message_size, config.max_object_size),
         )
 

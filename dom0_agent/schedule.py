@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dom0_agent.omadm.retry import Backoff
+
 
 @dataclass(slots=True)
 class SessionSchedule:
     """The schedule of one account. Times are seconds of a monotonic clock; ``chance`` gives 0 ≤ x < 1."""
 
     poll_interval: float  #: 0: no polling
-    retry_first: float
-    retry_max: float
+    backoff: Backoff  #: pauses after failed sessions
     chance: Callable[[], float]
     _due: float | None = None
     _failures: int = 0
@@ -39,14 +40,12 @@ class SessionSchedule:
             self._failures = 0
             # An alert that the server would not take (yet) is repeated like a failed session, not in a tight loop.
             pauses = ([self.poll_interval] if self.poll_interval else []) + (
-                [self.retry_max] if self._alerts_wait else []
+                [self.backoff.cap] if self._alerts_wait else []
             )
             self._due = now + min(pauses) if pauses else None
             return
-        pause = min(self.retry_first * 2.0**self._failures, self.retry_max)
-        # Beyond this exponent the maximum rules anyway, and the power would overflow some year.
-        self._failures = min(self._failures + 1, 30)
-        self._due = now + pause * (0.5 + self.chance() / 2)
+        self._failures += 1
+        self._due = now + self.backoff.delay(self._failures, self.chance)
 
     def is_due(self, now: float) -> bool:
         """Whether to open a session now."""

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dom0_agent.omadm.retry import Backoff
 from dom0_agent.schedule import SessionSchedule
 
 
 def schedule(poll: float = 100.0) -> SessionSchedule:
-    return SessionSchedule(poll, retry_first=5.0, retry_max=60.0, chance=lambda: 1.0)
+    return SessionSchedule(poll, Backoff(5.0, 60.0, 0.5), chance=lambda: 0.0)
 
 
 def test_nothing_is_due_until_somebody_asks() -> None:
@@ -47,7 +48,7 @@ def test_failures_pause_longer_each_time_up_to_the_maximum() -> None:
 
 @given(st.floats(min_value=0, max_value=1, exclude_max=True))
 def test_chance_spreads_retries_over_half_the_pause(chance: float) -> None:
-    plan = SessionSchedule(0, 8.0, 60.0, lambda: chance)
+    plan = SessionSchedule(0, Backoff(8.0, 60.0, 0.5), lambda: chance)
     plan.ended(0, ok=False)
     wait = plan.wait(0)
     assert wait is not None
