@@ -5,6 +5,7 @@ Errors name the file, the path of the key and what was expected. Relative paths 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,14 +21,19 @@ class ConfigError(Exception):
     """The configuration cannot be used; the message is for the person who wrote it."""
 
 
+#: Scheme, host and perhaps a path; also in the API's schema, so that clients can check it before.
+BASE_URL_PATTERN = r"^https?://[^\s/?#]+(/[^\s?#]*)?$"
+
+
 def _check_base_url(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    if scheme not in {"https", "http"} or not separator or not rest.strip("/") or "?" in rest or "#" in rest:
+    if re.fullmatch(BASE_URL_PATTERN, url) is None:
         raise ValueError("expected an address such as https://virmo.example.org:8443")
     return url.rstrip("/")
 
 
-BaseUrl = Annotated[str, Field(max_length=1024), AfterValidator(_check_base_url)]
+BaseUrl = Annotated[
+    str, Field(max_length=1024, json_schema_extra={"pattern": BASE_URL_PATTERN}), AfterValidator(_check_base_url)
+]
 
 
 class _Section(BaseModel):

@@ -75,6 +75,17 @@ def test_every_mistake_of_a_body_is_listed(server: ServerProcess, tokens: dict[R
     assert "short" not in json.dumps(problem["errors"]).replace("at least", "")
 
 
+@pytest.mark.parametrize("url", ["board", "ftp://board", "http://", "http:///path", "http://a b", "https://x?y"])
+def test_addresses_are_checked(server: ServerProcess, tokens: dict[Role, str], url: str) -> None:
+    """Found by fuzzing: the document named no pattern, so that clients could not know."""
+    body = {"name": "x", "dev_id": "urn:x:x", "notify_url": url}
+    problem = call(server, tokens[Role.ADMIN], "POST", "/devices", body)
+    assert problem["errors"] == ["notify_url: Value error, expected an address such as https://virmo.example.org:8443"]
+    document = ask(server, "GET", f"{API_PREFIX}/openapi.json").json()
+    notify_url = document["components"]["schemas"]["NewDeviceBody"]["properties"]["notify_url"]
+    assert not any(re.match(option["pattern"], url) for option in notify_url["anyOf"] if "pattern" in option)
+
+
 def test_unknown_query_parameters_are_refused(server: ServerProcess, tokens: dict[Role, str]) -> None:
     problem = call(server, tokens[Role.ADMIN], "GET", "/devices?colour=blue")
     assert problem["errors"] == ["colour: unknown query parameter"]
