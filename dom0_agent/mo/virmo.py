@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
+from dom0_agent.mo.entries import DEPTH, Entries
 from dom0_agent.mo.key_value import format_allocation, format_pairs, parse_create_params
 from dom0_agent.mo.virmo_nodes import DEVICE_RESOURCES, MOID, OPERATIONS, virmo_definition
 from dom0_agent.omadm.mo import Change, ExecOutcome, ExecRequest, Path, Undo
@@ -52,8 +53,7 @@ class VirMO:
         self._stored = stored
         self._device_resources = device_resources
         self._answer_limit = answer_limit
-        self._arriving: dict[str, UUID] = {}  #: sub-trees being added in the open transaction
-        self._leaving: dict[str, UUID] = {}  #: sub-trees being deleted in the open transaction
+        self._entries: Entries[UUID] = Entries(vms.add, vms.forget)
 
     @property
     def definition(self) -> NodeDef:
@@ -74,27 +74,29 @@ class VirMO:
     def initial(self, path: Path) -> Value | None:
         """VMID: assigned by the client when the sub-tree is made (R-032, VirMO-C-001)."""
         if path[2:] == ("VMID",):
-            return Value(str(self._arriving[path[1]]))
+            return Value(str(self._entries.new_id(path[1])))
         return None
 
     def prepare(self, change: Change) -> Undo | None:
-        """A new ``<x>`` gets a VM entry; ``<x>`` goes only in NotCreated (A-07); DMTree needs a created VM (A-40)."""
-        if len(change.path) == 2 and change.path[1] not in (OPERATIONS, DEVICE_RESOURCES):
-            if change.command is Command.ADD:
-                return self._entry_added(change.path[1])
-            if change.command is Command.DELETE:
-                return self._entry_deleted(change.path[1])
-        return None
+        """A new ``<x>`` gets a VM entry; ``<x>`` goes only in NotCreated (A-07)."""
+        if len(change.path) != DEPTH or change.path[1] in (OPERATIONS, DEVICE_RESOURCES):
+            return None
+        name = change.path[1]
+        if change.command is Command.ADD:
+            return self._entries.add(name)
+        record = self._record(name) if change.command is Command.DELETE else None
+        if record is None:
+            return None
+        if record.state is not VmState.NOT_CREATED:
+            raise DMError(
+                Status.NOT_ALLOWED,
+                f"./VirMO/{name} is {record.state.name}: delete the VM with Exec ./VirMO/{name}/Operations/Delete",
+            )
+        return self._entries.delete(name, record.vmid)
 
     def committed(self, changes: Sequence[Change]) -> None:
         """The engine forgets an entry only when its sub-tree is durably gone."""
-        for change in changes:
-            if len(change.path) == 2 and change.command is Command.ADD:
-                self._arriving.pop(change.path[1], None)
-            elif len(change.path) == 2 and change.command is Command.DELETE:
-                vmid = self._leaving.pop(change.path[1], None)
-                if vmid is not None:
-                    self._vms.forget(vmid)
+        self._entries.committed(changes)
 
     def execute(self, request: ExecRequest) -> ExecOutcome:
         """Run a primitive; waits up to the answer limit, then 202 (R-121, A-27)."""
@@ -123,32 +125,6 @@ class VirMO:
             return self._vms.submit(vmid, primitive, img_id=params.img_id, vendor=params.vendor, origin=origin)
         except OperationRefused as refusal:
             raise DMError(refusal.status, str(refusal)) from refusal
-
-    def _entry_added(self, name: str) -> Undo:
-        vmid = self._vms.add()
-        self._arriving[name] = vmid
-
-        def undo() -> None:
-            self._arriving.pop(name, None)
-            self._vms.forget(vmid)
-
-        return undo
-
-    def _entry_deleted(self, name: str) -> Undo | None:
-        record = self._record(name)
-        if record is None:
-            return None
-        if record.state is not VmState.NOT_CREATED:
-            raise DMError(
-                Status.NOT_ALLOWED,
-                f"./VirMO/{name} is {record.state.name}: delete the VM with Exec ./VirMO/{name}/Operations/Delete",
-            )
-        self._leaving[name] = record.vmid
-
-        def undo() -> None:
-            self._leaving.pop(name, None)
-
-        return undo
 
     def _vmid(self, name: str) -> UUID | None:
         text = self._stored((*MOUNT, name, "VMID"))

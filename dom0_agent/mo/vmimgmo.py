@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dom0_agent.images.model import ImageRecord, ImageService, ImageState
+from dom0_agent.mo.entries import DEPTH, Entries
 from dom0_agent.mo.vmimgmo_nodes import MOID, vmimgmo_definition
 from dom0_agent.omadm.mo import Change, ExecOutcome, ExecRequest, Path, Undo
 from dom0_agent.omadm.node import Command, Format, NodeDef, Value
@@ -29,8 +30,7 @@ class VMImgMO:
         self._images = images
         self._stored = stored
         self._answer_limit = answer_limit
-        self._arriving: dict[str, str] = {}  #: sub-trees being added in the open transaction
-        self._leaving: dict[str, str] = {}  #: sub-trees being deleted in the open transaction
+        self._entries: Entries[str] = Entries(images.add, images.delete)
 
     @property
     def definition(self) -> NodeDef:
@@ -46,32 +46,25 @@ class VMImgMO:
     def initial(self, path: Path) -> Value | None:
         """ImgID: assigned by the client when the sub-tree is made (R-081, R-102)."""
         if path[2:] == ("ImgID",):
-            return Value(self._arriving[path[1]])
+            return Value(self._entries.new_id(path[1]))
         return None
 
     def prepare(self, change: Change) -> Undo | None:
         """Sub-trees come and go with their image; what is being downloaded cannot be redirected (A-35)."""
-        name = change.path[1] if len(change.path) > 1 else ""
-        if len(change.path) == 2 and change.command is Command.ADD:
-            self._arriving[name] = self._images.add()
-            return lambda: self._images.delete(self._arriving.pop(name))
-        if len(change.path) == 2 and change.command is Command.DELETE:
-            return self._entry_leaves(name)
-        if change.path[2:] in _FIXED_WHILE_DOWNLOADING:
-            record = self._record(name)
-            if record is not None and record.state is ImageState.DOWNLOADING:
-                raise DMError(Status.FORBIDDEN, f"./VMImgMO/{name} is being downloaded; delete it or wait")
+        name = change.path[1] if len(change.path) >= DEPTH else ""
+        if len(change.path) == DEPTH and change.command is Command.ADD:
+            return self._entries.add(name)
+        record = self._record(name) if name else None
+        if len(change.path) == DEPTH and change.command is Command.DELETE and record is not None:
+            return self._entries.delete(name, record.img_id)
+        downloading = record is not None and record.state is ImageState.DOWNLOADING
+        if downloading and change.path[DEPTH:] in _FIXED_WHILE_DOWNLOADING:
+            raise DMError(Status.FORBIDDEN, f"./VMImgMO/{name} is being downloaded; delete it or wait")
         return None
 
     def committed(self, changes: Sequence[Change]) -> None:
         """Data of an image are removed only when its sub-tree is durably gone (R-094, A-36)."""
-        for change in changes:
-            if len(change.path) == 2 and change.command is Command.ADD:
-                self._arriving.pop(change.path[1], None)
-            elif len(change.path) == 2 and change.command is Command.DELETE:
-                img_id = self._leaving.pop(change.path[1], None)
-                if img_id is not None:
-                    self._images.delete(img_id)
+        self._entries.committed(changes)
 
     def execute(self, request: ExecRequest) -> ExecOutcome:
         """Operations/Download and Operations/Delete."""
@@ -96,17 +89,6 @@ class VMImgMO:
     def _delete(self, request: ExecRequest) -> ExecOutcome:
         self._images.delete(self._img_id(request))
         return ExecOutcome(Status.OK, [request.path[:2]])
-
-    def _entry_leaves(self, name: str) -> Undo | None:
-        record = self._record(name)
-        if record is None:
-            return None
-        self._leaving[name] = record.img_id
-
-        def undo() -> None:
-            self._leaving.pop(name, None)
-
-        return undo
 
     def _img_id(self, request: ExecRequest) -> str:
         img_id = self._stored((*request.path[:2], "ImgID"))
