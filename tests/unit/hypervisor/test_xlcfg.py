@@ -32,15 +32,10 @@ CONFIG = DomainConfig(
 
 
 def dequote(text: str) -> str:
-    """A quoted string read by libxlutil's rules: it ends at the first quote mark; backslash escapes inside."""
-    assert text[0] == '"'
-    body, end, rest = text[1:].partition('"')
-    assert end, "unterminated"
-    assert rest == "", "something comes after the string"
-    assert "\n" not in body
-    escapes = re.compile(r"\\x([0-9a-f]{2})|\\(.)")
-    assert not [m for m in escapes.finditer(body) if m[2]], "only hexadecimal escapes are written"
-    return escapes.sub(lambda m: chr(int(m[1], 16)), body)
+    """A quoted string read by libxlutil's rules: it ends at the first quote mark that no backslash precedes."""
+    match = re.fullmatch(r'"((?:[^"\\\n]|\\.)*)"', text)
+    assert match, "unterminated, or something comes after the string"
+    return re.sub(r"\\(.)", r"\1", match[1])
 
 
 def settings(text: str) -> dict[str, str]:
@@ -77,12 +72,12 @@ def test_hvm_has_no_screen_on_the_network() -> None:
     assert "kernel" not in found
 
 
-@given(st.text(st.characters(min_codepoint=1, max_codepoint=127), max_size=300))
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=300))
 def test_any_text_stays_one_string(text: str) -> None:
     assert dequote(quote(text)) == text
 
 
-@given(st.text(st.characters(min_codepoint=1, max_codepoint=127), max_size=300))
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=300))
 def test_any_command_line_changes_no_other_setting(cmdline: str) -> None:
     plain = settings(render(dataclasses.replace(CONFIG, cmdline="x")))
     found = settings(render(dataclasses.replace(CONFIG, cmdline=cmdline)))
@@ -91,7 +86,7 @@ def test_any_command_line_changes_no_other_setting(cmdline: str) -> None:
     assert found == plain
 
 
-@pytest.mark.parametrize("text", ["ä", "a\0b", "\u2028"])
+@pytest.mark.parametrize("text", ["ä", "a\0b", "\u2028", "a\nmemory=1", "a\tb", "\x7f"])
 def test_what_the_file_cannot_carry_is_refused(text: str) -> None:
     with pytest.raises(HypervisorError, match="ASCII"):
         quote(text)

@@ -84,7 +84,7 @@ def test_only_trusted_servers_add(tree: ManagementTree) -> None:
 
 
 def test_bootstrap_from_the_message_to_the_account() -> None:
-    """Issue 3: a DM profile message with a MAC, executed under the identity of the bootstrap, makes an account."""
+    """A DM profile message with a MAC, executed under the identity of the bootstrap, makes an account."""
     tree = ManagementTree(MemoryNodeStore(), lambda: datetime(2026, 8, 1, tzinfo=UTC))
     changes: list[None] = []
     tree.mount(DMAcc(lambda: changes.append(None)))

@@ -149,7 +149,7 @@ for count in range(100000):
 
 
 def test_sigkill_loses_nothing_committed_and_leaves_nothing_half(tmp_path: Path) -> None:
-    """Issue 3: a session's changes survive a kill, transaction by transaction."""
+    """A session's changes survive a kill, transaction by transaction."""
     path = tmp_path / "agent.db"
     with subprocess.Popen([sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
