@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
+from dom0_agent.hypervisor import xlcfg
 from dom0_agent.hypervisor.interface import (
     DomainConfig,
     DomainExists,
@@ -171,6 +172,7 @@ class ReadBackHypervisor:
             raise NotCapable("this platform cannot save a domain to storage (Xen on Arm has no save and restore)")
 
     def _build(self, config: DomainConfig, build: Callable[[], None], call: str) -> DomainInfo:
+        xlcfg.render(config)  # what Xen could not be told is refused on every backend
         if self.find(config.uuid) is not None:
             raise DomainExists(f"{call}: domain {config.uuid} is already there")
         with self._memory_for(config):

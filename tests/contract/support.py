@@ -157,7 +157,7 @@ class XlBackend:
             type=os.environ.get("VIRMO_GUEST_TYPE", "pv"),
             vcpus=1,
             memory=128 * MIB,
-            cmdline=os.environ.get("VIRMO_GUEST_CMDLINE", "console=hvc0"),
+            cmdline="console=hvc0 quiet sysrq_always_enabled=1",
             kernel=guest / "kernel",
             ramdisk=guest / "ramdisk",
             disks=(ImageDisk(guest / "disk", "xvda", "raw", 8 * MIB),),

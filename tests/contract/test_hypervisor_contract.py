@@ -250,8 +250,18 @@ def test_hostile_text_on_the_command_line_stays_one_argument(backend: Backend) -
     import dataclasses
 
     plain = domain_config(backend)
-    nasty = plain.cmdline + ' x="y" \'z\' \\ \n name = "evil" \n memory = 9'
+    nasty = plain.cmdline + ' x="y" \'z\' \\ \\" ; name = "evil" ; memory = 9 #'
     config = dataclasses.replace(plain, cmdline=nasty)
     made = backend.hypervisor.create(config)
     assert made.name == config.name
     assert made.memory > 9 * MIB
+
+
+@pytest.mark.parametrize("text", ["a\nmemory = 9", "a\0b", "\u00e4"])
+def test_text_that_xen_cannot_be_told_is_refused(backend: Backend, text: str) -> None:
+    import dataclasses
+
+    config = dataclasses.replace(domain_config(backend), cmdline=text)
+    with pytest.raises(HypervisorError, match="printable ASCII"):
+        backend.hypervisor.create(config)
+    assert backend.hypervisor.find(config.uuid) is None
