@@ -10,6 +10,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run long campaigns in their full form")
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Parameters with a name are called by it: readable, and the same in every process of a parallel run."""
+    name = getattr(val, "name", None)
+    return name if isinstance(name, str) else None
+
+
 @pytest.fixture(scope="session")
 def long_form(request: pytest.FixtureRequest) -> bool:
     """Whether this run may take its time."""

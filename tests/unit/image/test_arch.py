@@ -35,14 +35,14 @@ def test_the_command_line_ends_with_that_message(capsys: pytest.CaptureFixture[s
     assert "arm64: not yet built" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arch", ARCHES.values(), ids=str)
+@pytest.mark.parametrize("arch", ARCHES.values())
 def test_every_row_loads_all_three_files(arch: Arch) -> None:
     words = " ".join(arch.boot_loader(FILES, "sched=credit", "root=/dev/vda rw"))
     for part in ("/c/xen", "/c/vmlinuz", "/c/initrd.img", "sched=credit", "root=/dev/vda rw"):
         assert part in words
 
 
-@pytest.mark.parametrize("arch", ARCHES.values(), ids=str)
+@pytest.mark.parametrize("arch", ARCHES.values())
 def test_a_comma_in_the_kernel_arguments_is_refused(arch: Arch) -> None:
     with pytest.raises(ImageError, match="comma"):
         arch.boot_loader(FILES, "", "console=ttyS0,115200")

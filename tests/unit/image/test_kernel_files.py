@@ -96,6 +96,6 @@ def test_an_unknown_packing_is_named(tmp_path: Path) -> None:
         uncompressed(tmp_path / "vmlinuz", X86)
 
 
-@pytest.mark.parametrize("arch", ARCHES.values(), ids=str)
+@pytest.mark.parametrize("arch", ARCHES.values())
 def test_each_row_knows_its_elf_number(arch: Arch) -> None:
     assert machine_of(elf(arch.elf_machine)) == arch.elf_machine

@@ -22,7 +22,7 @@ def test_the_kernel_gets_its_root_and_what_is_added() -> None:
     assert Hardware(kernel_extra="x=1").kernel_args() == "root=/dev/vda rw console=hvc0 net.ifnames=0 quiet x=1"
 
 
-@pytest.mark.parametrize("arch", ARCHES.values(), ids=str)
+@pytest.mark.parametrize("arch", ARCHES.values())
 def test_what_a_saved_state_depends_on_is_the_same_in_every_run(arch: Arch) -> None:
     """No port, folder or process id may be in it, or no run would find the state that another saved."""
     words = " ".join(board_args(arch, Hardware()))
