@@ -121,16 +121,6 @@ class VmFiles:
         except OSError as error:
             raise _wrap(error, f"cannot move {self.directory(vmid)} to {self._trash}") from error
 
-    def unhide(self, vmid: UUID) -> None:
-        """Undo :meth:`hide`."""
-        try:
-            (self._trash / str(vmid)).rename(self.directory(vmid))
-            self.make_durable(self._vms)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise _wrap(error, f"cannot move {self._trash / str(vmid)} back to {self._vms}") from error
-
     def discard(self, vmid: UUID) -> None:
         """Remove a VM's directory, whatever is in it. No error when there is none."""
         self._remove(self.directory(vmid))

@@ -62,5 +62,5 @@ _PLANS = {
     Primitive.CREATE_AND_POWER_OFF: Plan((steps.MakeFiles(),), _powered_off),
     Primitive.POWER_ON: Plan((steps.StartPaused(), steps.LetGoOn()), _running),
     Primitive.POWER_OFF: Plan((steps.AskToShutDown(), steps.Destroy()), _powered_off),
-    Primitive.DELETE: Plan((steps.Hide(), steps.Destroy(), steps.EmptyTrash()), _gone),
+    Primitive.DELETE: Plan((steps.Destroy(), steps.Hide(), steps.EmptyTrash()), _gone),
 }

@@ -319,18 +319,18 @@ class Destroy(Step):
 
 
 class Hide(Step):
-    """Put the VM's data out of everybody's reach (R-021: inaccessible to anyone), yet restorable."""
+    """Put the VM's data out of everybody's reach (R-021: inaccessible to anyone).
+
+    Only after the domain has ended: Xen's block script looks at the disk's path to see which loop device to free.
+    """
 
     name = "removing the VM's data"
     redo_after_crash = True
+    shows = VmState.DELETED
 
     def do(self, work: Work) -> None:
         """See :meth:`VmFiles.hide`."""
         work.services.files.hide(work.vm.vmid)
-
-    def undo(self, work: Work) -> None:
-        """See :meth:`VmFiles.unhide`."""
-        work.services.files.unhide(work.vm.vmid)
 
 
 class EmptyTrash(Step):

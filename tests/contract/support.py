@@ -38,6 +38,7 @@ class Backend(Protocol):
     hypervisor: Hypervisor
     image: VerifiedImage  #: something that boots here
     patience: float  #: seconds in which a guest boots or obeys
+    kept: DomainConfig | None  #: a running guest that the next test may use; see ``conftest.guest``
 
     def reopen(self) -> Hypervisor:
         """Close the hypervisor and open it again, as a restarted agent does; it is ``hypervisor`` from then on."""
@@ -48,8 +49,14 @@ class Backend(Protocol):
     def guest_ends(self, vmid: UUID, how: str) -> None:
         """Make the guest power off, reboot or crash by itself."""
 
+    def clean(self) -> None:
+        """Destroy what a test left, but the kept guest."""
+
     def close(self) -> None:
-        """Destroy what the tests left, and let go."""
+        """Destroy all that is ours, and let go."""
+
+    def leaks(self, running: set[UUID]) -> list[str]:
+        """What is left on the machine of VMs that are not ``running``, in words."""
 
 
 def eventually(condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -87,6 +94,7 @@ class SimBackend:
 
     def __init__(self, root: Path, settings: HostSettings | None = None) -> None:
         self.root = root
+        self.kept: DomainConfig | None = None
         self._settings = settings or HostSettings(beat_interval=0.05)
         self.faults = FaultTable(root / "sim" / "faults.json")
         self.hypervisor: Hypervisor = self._open()
@@ -121,12 +129,31 @@ class SimBackend:
         """See :class:`Backend`."""
         self._tool("guest", str(vmid), how)
 
-    def close(self) -> None:
+    def clean(self) -> None:
         """See :class:`Backend`."""
         self.faults.set()
         for domain in self.hypervisor.domains():
-            self.hypervisor.destroy(domain.uuid)
+            if self.kept is None or domain.uuid != self.kept.uuid:
+                self.hypervisor.destroy(domain.uuid)
+
+    def close(self) -> None:
+        """See :class:`Backend`."""
+        self.kept = None
+        self.clean()
         self.hypervisor.close()
+
+    def leaks(self, running: set[UUID]) -> list[str]:
+        """Processes of domains that the ledger does not know."""
+        root, known = str(self.root / "sim"), {str(domain.uuid) for domain in self.hypervisor.domains()}
+        stray = []
+        for entry in Path("/proc").iterdir():
+            try:
+                arguments = (entry / "cmdline").read_bytes().decode().split("\0") if entry.name.isdigit() else []
+            except OSError:  # it has just ended
+                continue
+            if any(word.startswith(root) and Path(word).name not in known for word in arguments[:6]):
+                stray.append(f"process {entry.name} belongs to no domain")
+        return stray
 
     def _open(self) -> Hypervisor:
         return open_sim(self.root / "sim", self._settings, settle=0.5, teardown=1.0)
@@ -146,7 +173,8 @@ class XlBackend:
     def __init__(self, root: Path) -> None:
         from dom0_agent.hypervisor.xl import open_xl
 
-        self._root = root
+        self.root = root
+        self.kept: DomainConfig | None = None
         self._open: Callable[[], Hypervisor] = lambda: open_xl(root / "run")
         self.hypervisor: Hypervisor = self._open()
         guest = Path(os.environ["VIRMO_GUEST_DIR"])
@@ -179,12 +207,24 @@ class XlBackend:
         commands = {"poweroff": ("shutdown", name), "reboot": ("reboot", name), "crash": ("sysrq", name, "c")}
         self._xl(*commands[how])
 
-    def close(self) -> None:
+    def clean(self) -> None:
         """See :class:`Backend`."""
         for domain in self.hypervisor.domains():
-            if domain.name.startswith("virmo-"):
+            if domain.name.startswith("virmo-") and (self.kept is None or domain.uuid != self.kept.uuid):
                 self.hypervisor.destroy(domain.uuid)
+
+    def close(self) -> None:
+        """See :class:`Backend`."""
+        self.kept = None
+        self.clean()
         self.hypervisor.close()
+
+    def leaks(self, running: set[UUID]) -> list[str]:
+        """Loop devices on VMs' files."""
+        argv = ["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"]
+        listed = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
+        ours = [line for line in listed.splitlines() if "/vms/" in line or "/trash/" in line]
+        return [f"{line} belongs to no running VM" for line in ours if not any(str(vmid) in line for vmid in running)]
 
     def _xl(self, *arguments: str) -> None:
         subprocess.run(["xl", *arguments], check=True, timeout=60, capture_output=True)
@@ -294,10 +334,12 @@ class Rig:
         eventually(lambda: Journal(self.database).unfinished() == (), 5, "the journal is empty")
 
     def assert_no_trace(self, vmid: UUID) -> None:
-        """Nothing is left of a VM: no domain, no files, no entry."""
+        """Nothing is left of a VM: no domain, no files, no devices, no entry."""
         assert self.hypervisor.find(vmid) is None
         assert not list(self.state_dir.glob(f"*/{vmid}*"))
         assert self.engine.get(vmid) is None
+        running = {record.vmid for record in self.engine.list() if record.state is VmState.RUNNING}
+        eventually(lambda: not self.backend.leaks(running), 10, "; ".join(self.backend.leaks(running)))
 
     def stop(self) -> None:
         """What an orderly end of the agent is; domains go on."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dom0_agent.hypervisor.interface import DomainState, HypervisorError, NoSuchDomain, OutOfMemory
+from dom0_agent.guest.facts import NO_FACTS
+from dom0_agent.hypervisor.interface import DomainConfig, DomainState, HypervisorError, NoSuchDomain, OutOfMemory
 from tests.contract.support import MIB, Backend, domain_config, eventually
 
 
@@ -44,20 +45,16 @@ def test_a_paused_domain_does_not_run_until_it_is_unpaused(backend: Backend) -> 
     again = hypervisor.find(config.uuid)
     assert again is not None
     assert again.cpu_seconds == before
+    assert hypervisor.guest_facts(config.uuid) == NO_FACTS
     hypervisor.unpause(config.uuid)
-    eventually(
-        lambda: hypervisor.guest_facts(config.uuid).boot_id is not None, backend.patience, "the guest's shim speaks"
-    )
+    hypervisor.unpause(config.uuid)  # level-triggered: once more is no error
     running = hypervisor.find(config.uuid)
     assert running is not None
     assert running.state is DomainState.RUNNING
 
 
-def test_pause_stops_the_guest_and_unpause_lets_it_go_on(backend: Backend) -> None:
-    hypervisor, config = backend.hypervisor, domain_config(backend)
-    hypervisor.create(config)
-    hypervisor.unpause(config.uuid)
-    eventually(lambda: bool(hypervisor.guest_facts(config.uuid).beats), backend.patience, "the guest beats")
+def test_pause_stops_the_guest_and_unpause_lets_it_go_on(backend: Backend, guest: DomainConfig) -> None:
+    hypervisor, config = backend.hypervisor, guest
     hypervisor.pause(config.uuid)
     hypervisor.pause(config.uuid)  # level-triggered: once more is no error
     stopped = hypervisor.find(config.uuid)
@@ -69,11 +66,10 @@ def test_pause_stops_the_guest_and_unpause_lets_it_go_on(backend: Backend) -> No
     assert hypervisor.guest_facts(config.uuid).boot_id == boot_id
 
 
-def test_a_guest_that_is_asked_powers_off_and_its_domain_stays_until_destroyed(backend: Backend) -> None:
-    hypervisor, config = backend.hypervisor, domain_config(backend)
-    hypervisor.create(config)
-    hypervisor.unpause(config.uuid)
-    eventually(lambda: bool(hypervisor.guest_facts(config.uuid).beats), backend.patience, "the guest is up")
+def test_a_guest_that_is_asked_powers_off_and_its_domain_stays_until_destroyed(
+    backend: Backend, guest: DomainConfig
+) -> None:
+    hypervisor, config = backend.hypervisor, guest
     hypervisor.request_shutdown(config.uuid)
 
     def ended() -> bool:
@@ -89,11 +85,10 @@ def test_a_guest_that_is_asked_powers_off_and_its_domain_stays_until_destroyed(b
 
 
 @pytest.mark.parametrize(("how", "state"), [("reboot", DomainState.SHUTDOWN), ("crash", DomainState.CRASHED)])
-def test_the_reason_of_a_guests_end_is_told(backend: Backend, how: str, state: DomainState) -> None:
-    hypervisor, config = backend.hypervisor, domain_config(backend)
-    hypervisor.create(config)
-    hypervisor.unpause(config.uuid)
-    eventually(lambda: bool(hypervisor.guest_facts(config.uuid).beats), backend.patience, "the guest is up")
+def test_the_reason_of_a_guests_end_is_told(
+    backend: Backend, guest: DomainConfig, how: str, state: DomainState
+) -> None:
+    hypervisor, config = backend.hypervisor, guest
     backend.guest_ends(config.uuid, how)
 
     def ended() -> bool:
@@ -103,14 +98,12 @@ def test_the_reason_of_a_guests_end_is_told(backend: Backend, how: str, state: D
     eventually(ended, backend.patience, f"the domain is seen as ended by {how}")
 
 
-def test_save_frees_the_memory_and_restore_continues_the_guest(backend: Backend, tmp_path: Path) -> None:
+def test_save_frees_the_memory_and_restore_continues_the_guest(
+    backend: Backend, guest: DomainConfig, tmp_path: Path
+) -> None:
     """R-018, R-019: the execution state is saved, resources are released and reallocated."""
-    hypervisor, config, path = backend.hypervisor, domain_config(backend), tmp_path / "saved"
-    if not hypervisor.host().can_save:
-        pytest.fail("this backend cannot save; its Suspend is tested by pausing only where Xen has no save")
-    hypervisor.create(config)
-    hypervisor.unpause(config.uuid)
-    eventually(lambda: (hypervisor.guest_facts(config.uuid).beats or 0) >= 2, backend.patience, "the guest beats")
+    hypervisor, config, path = backend.hypervisor, guest, tmp_path / "saved"
+    assert hypervisor.host().can_save
     before = hypervisor.guest_facts(config.uuid)
     free = hypervisor.host().free_memory
     hypervisor.save(config.uuid, path)
@@ -132,12 +125,11 @@ def test_save_frees_the_memory_and_restore_continues_the_guest(backend: Backend,
     assert (after.beats or 0) < (before.beats or 0) + 1000
 
 
-def test_a_save_that_cannot_be_written_leaves_the_guest_running(backend: Backend, tmp_path: Path) -> None:
+def test_a_save_that_cannot_be_written_leaves_the_guest_running(
+    backend: Backend, guest: DomainConfig, tmp_path: Path
+) -> None:
     """R-011, R-012."""
-    hypervisor, config = backend.hypervisor, domain_config(backend)
-    hypervisor.create(config)
-    hypervisor.unpause(config.uuid)
-    eventually(lambda: bool(hypervisor.guest_facts(config.uuid).beats), backend.patience, "the guest is up")
+    hypervisor, config = backend.hypervisor, guest
     before = hypervisor.guest_facts(config.uuid)
     with pytest.raises(HypervisorError, match=str(config.uuid)):
         hypervisor.save(config.uuid, tmp_path / "no such directory" / "saved")
@@ -211,38 +203,36 @@ def test_calls_on_no_domain_say_so(backend: Backend, tmp_path: Path) -> None:
         hypervisor.restore(tmp_path / "saved", domain_config(backend, nobody))
 
 
-def test_hints_come_when_a_domain_ends_by_itself_and_stop_after_unsubscribing(backend: Backend) -> None:
-    hypervisor, config = backend.hypervisor, domain_config(backend)
+def test_hints_come_when_a_domain_ends_by_itself_and_stop_after_unsubscribing(
+    backend: Backend, guest: DomainConfig
+) -> None:
+    hypervisor = backend.hypervisor
     hints: list[None] = []
     unsubscribe = hypervisor.subscribe(lambda: hints.append(None))
-    hypervisor.create(config)
-    hypervisor.unpause(config.uuid)
-    eventually(lambda: bool(hypervisor.guest_facts(config.uuid).beats), backend.patience, "the guest is up")
+    built = domain_config(backend)
+    before = len(hints)
+    hypervisor.create(built)
+    eventually(lambda: len(hints) > before, 10, "a hint comes for a new domain")
     seen = len(hints)
-    assert seen > 0
-    backend.guest_ends(config.uuid, "poweroff")
-    eventually(lambda: len(hints) > seen, backend.patience, "a hint comes")
+    backend.guest_ends(guest.uuid, "poweroff")
+    eventually(lambda: len(hints) > seen, backend.patience, "a hint comes for one that ends")
     unsubscribe()
     seen = len(hints)
-    backend.destroy_by_hand(config.uuid)
-    eventually(lambda: hypervisor.find(config.uuid) is None, 10, "it is gone")
+    backend.destroy_by_hand(built.uuid)
+    eventually(lambda: hypervisor.find(built.uuid) is None, 10, "it is gone")
     assert len(hints) == seen
 
 
-def test_domains_survive_the_agent_and_are_found_again(backend: Backend) -> None:
+def test_domains_survive_the_agent_and_are_found_again(backend: Backend, guest: DomainConfig) -> None:
     """A-56."""
-    config = domain_config(backend)
-    made = backend.hypervisor.create(config)
-    backend.hypervisor.unpause(config.uuid)
-    eventually(
-        lambda: bool(backend.hypervisor.guest_facts(config.uuid).beats), backend.patience, "the first agent hears it"
-    )
-    boot_id = backend.hypervisor.guest_facts(config.uuid).boot_id
+    made = backend.hypervisor.find(guest.uuid)
+    assert made is not None
+    boot_id = backend.hypervisor.guest_facts(guest.uuid).boot_id
     second = backend.reopen()
-    found = second.find(config.uuid)
+    found = second.find(guest.uuid)
     assert found is not None
     assert found.domid == made.domid
-    eventually(lambda: second.guest_facts(config.uuid).boot_id == boot_id, backend.patience, "the second hears it too")
+    eventually(lambda: second.guest_facts(guest.uuid).boot_id == boot_id, backend.patience, "the second hears it too")
 
 
 def test_hostile_text_on_the_command_line_stays_one_argument(backend: Backend) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from uuid import UUID
 
 from dom0_agent.hypervisor.interface import DomainState, HypervisorError
 from dom0_agent.store.journal import Journal
-from dom0_agent.vm.model import VmRecord, VmState
+from dom0_agent.vm.model import VmState
 from tests.contract.support import Rig, eventually
 
 #: Seconds in which leftovers of a failure must be cleared away.
@@ -39,10 +38,8 @@ def complaints(rig: Rig) -> list[str]:
             found.append(f"VM {vmid} is still {record.running_step}")
     found += [f"{path} belongs to no VM" for path in _directories(rig.state_dir) if _uuid(path) not in records]
     found += [f"operation {entry.primitive} is open" for entry in Journal(rig.database).unfinished()]
-    if rig.backend.name == "xl":
-        found += [f"{device} belongs to no running VM" for device in _stray_loops(rig, records)]
-    else:
-        found += [f"process {pid} belongs to no domain" for pid in _stray_processes(rig)]
+    running = {vmid for vmid, record in records.items() if record.state is VmState.RUNNING}
+    found += rig.backend.leaks(running)
     return found
 
 
@@ -69,31 +66,3 @@ def _directories(state_dir: Path) -> list[Path]:
 
 def _uuid(path: Path) -> UUID | None:
     return UUID(path.name) if path.parent.name == "vms" else None
-
-
-def _stray_loops(rig: Rig, records: dict[UUID, VmRecord]) -> list[str]:
-    """Loop devices on files of VMs that do not run."""
-    listed = subprocess.run(
-        ["losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE"], check=True, capture_output=True, text=True
-    ).stdout
-    running = {str(vmid) for vmid, record in records.items() if record.state is VmState.RUNNING}
-    return [
-        line for line in listed.splitlines() if str(rig.state_dir) in line and not any(vmid in line for vmid in running)
-    ]
-
-
-def _stray_processes(rig: Rig) -> list[int]:
-    """Simulated domains' processes of this test that the ledger does not know."""
-    root = rig.state_dir / "sim"
-    known = {str(domain.uuid) for domain in rig.hypervisor.domains()}
-    stray = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            arguments = (entry / "cmdline").read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        if any(argument.startswith(str(root)) and Path(argument).name not in known for argument in arguments[:6]):
-            stray.append(int(entry.name))
-    return stray
