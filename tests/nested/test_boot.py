@@ -98,11 +98,13 @@ def test_the_sample_guest_runs_and_ends_when_asked(start_guest: Callable[[str], 
     assert guest.state() == ""
 
 
+@pytest.mark.long
 def test_the_other_scheduler() -> None:
     with open_dom0(scheduler="credit", say=print) as dom0:
         assert xl_info(dom0)["xen_scheduler"] == "credit"
 
 
+@pytest.mark.long
 def test_a_power_cut_keeps_what_was_synced_and_a_restore_is_quick() -> None:
     started = time.monotonic()
     with open_dom0(snapshot=False, say=print) as dom0:
