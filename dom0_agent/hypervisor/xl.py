@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for calls that only ask or flip a switch. Under load (burning guests at dom0's weight) xl needs tens of them.
 SHORT = 60.0
+#: Seconds for a guest that has no Xen drivers, or is not up yet, to take a shutdown request.
+PRESS = 15.0
 #: Seconds for building a domain: unpacking a compressed kernel in an emulated dom0 took 28.
 BUILD = 180.0
 #: Seconds for saving or restoring, and bytes a second that the slowest storage we serve still writes.
@@ -103,8 +105,18 @@ class Xl:
         self._run(["xl", "pause", str(domain.domid)], SHORT, f"pause of domain {domain.uuid}")
 
     def request_shutdown(self, domain: DomainInfo) -> None:
-        """``xl shutdown -F``: by XenStore, and as an ACPI button press where the guest has no Xen drivers."""
-        self._run(["xl", "shutdown", "-F", str(domain.domid)], SHORT, f"shutdown of domain {domain.uuid}")
+        """Write the request for a guest that has said it obeys; else ``xl shutdown -F`` (an ACPI button press).
+
+        ``xl shutdown`` is second choice: it waits a minute for the guest to acknowledge.
+        """
+        control = f"/local/domain/{domain.domid}/control"
+        try:
+            if self._store.read(f"{control}/feature-poweroff") == b"1":
+                self._store.write(f"{control}/shutdown", b"poweroff")
+                return
+        except XenStoreError as error:
+            raise HypervisorError(f"shutdown of domain {domain.uuid}: {error}") from error
+        self._run(["xl", "shutdown", "-F", str(domain.domid)], PRESS, f"shutdown of domain {domain.uuid}")
 
     def destroy(self, domain: DomainInfo) -> None:
         """``xl destroy``."""

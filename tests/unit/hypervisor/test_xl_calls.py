@@ -50,6 +50,20 @@ class FakeXl:
         return ToolResult(tuple(argv), code, out, err)
 
 
+class FakeStore(XenStore):
+    """A XenStore of a few nodes."""
+
+    def __init__(self, nodes: dict[str, bytes]) -> None:
+        super().__init__()
+        self.nodes = nodes
+
+    def read(self, path: str) -> bytes | None:
+        return self.nodes.get(path)
+
+    def write(self, path: str, value: bytes) -> None:
+        self.nodes[path] = value
+
+
 @pytest.fixture
 def fake() -> FakeXl:
     return FakeXl()
@@ -65,7 +79,6 @@ def xl(fake: FakeXl, tmp_path: Path) -> Xl:
     [
         (lambda xl: xl.unpause(DOMAIN), ["xl", "unpause", "7"]),
         (lambda xl: xl.pause(DOMAIN), ["xl", "pause", "7"]),
-        (lambda xl: xl.request_shutdown(DOMAIN), ["xl", "shutdown", "-F", "7"]),
         (lambda xl: xl.destroy(DOMAIN), ["xl", "destroy", "7"]),
         (lambda xl: xl.save(DOMAIN, Path("/s/saved")), ["xl", "save", "7", "/s/saved"]),
     ],
@@ -75,6 +88,20 @@ def test_domains_are_named_by_domid_in_argument_lists(
 ) -> None:
     call(xl)
     assert fake.calls == [expected]
+
+
+def test_a_guest_that_obeys_xenstore_is_asked_there_without_waiting_for_it(fake: FakeXl, tmp_path: Path) -> None:
+    store = FakeStore({"/local/domain/7/control/feature-poweroff": b"1"})
+    Xl(tmp_path / "run", fake, store).request_shutdown(DOMAIN)
+    assert store.nodes["/local/domain/7/control/shutdown"] == b"poweroff"
+    assert fake.calls == []
+
+
+def test_another_guest_has_its_button_pressed(fake: FakeXl, tmp_path: Path) -> None:
+    store = FakeStore({})
+    Xl(tmp_path / "run", fake, store).request_shutdown(DOMAIN)
+    assert fake.calls == [["xl", "shutdown", "-F", "7"]]
+    assert store.nodes == {}
 
 
 def test_create_leaves_no_daemon_and_no_file(xl: Xl, fake: FakeXl, tmp_path: Path) -> None:
