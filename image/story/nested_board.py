@@ -19,6 +19,8 @@ STATE_DIR = "/var/lib/virmo-agent"
 SERVER_HOST = "10.0.2.2"  #: QEMU's name for the machine that it runs on
 SESSION_TIMEOUT = 300.0
 START_TIMEOUT = 60.0
+LOOKS = 5  #: at a domain that one tool shows and another does not, before that is an error
+XL_LIST_FIELDS = 6  #: name, id, memory, VCPUs, state, time
 #: a VM's own files; what is below `images` belongs to images
 VM_FOLDERS = (f"{STATE_DIR}/vms", f"{STATE_DIR}/trash")
 
@@ -61,12 +63,17 @@ class NestedBoard:
 
     def domain(self, vmid: UUID) -> Domain | None:
         """See ``Board``. One look, one shell: a command over ssh costs a second under emulation."""
-        seen = self._dom0.run(["sh", "-c", _LOOK, "look", str(vmid)]).stdout.splitlines()
-        if not seen:
-            return None
-        listed, boot_id, beats = ([*seen, "", ""])[:3]
-        fields = listed.split()
-        return Domain(int(fields[1]), _words(fields[4]), int(fields[2]), boot_id or None, int(beats) if beats else None)
+        for _ in range(LOOKS):
+            seen = self._dom0.run(["sh", "-c", _LOOK, "look", str(vmid)]).stdout.splitlines()
+            if not seen:
+                return None
+            listed, boot_id, beats = ([*seen, "", ""])[:3]
+            fields = listed.split()
+            if len(fields) == XL_LIST_FIELDS:
+                state, memory = _words(fields[4]), int(fields[2])
+                return Domain(int(fields[1]), state, memory, boot_id or None, int(beats) if beats else None)
+            time.sleep(1.0)  # it came or went between the two tools' looks
+        raise ImageError(f"xl vm-list shows the domain of {vmid}, xl list does not", detail="\n".join(seen))
 
     def free_memory(self) -> int:
         """See ``Board``."""
@@ -110,7 +117,7 @@ set -e
 all=$(xl vm-list)
 id=$(printf '%s\n' "$all" | awk -v uuid="$1" '$1 == uuid { print $2 }')
 [ -n "$id" ] || exit 0
-xl list "$id" | tail -n 1
+xl list "$id" 2>&1 | tail -n 1
 xenstore-read "/local/domain/$id/data/virmo/boot-id" 2>/dev/null || echo
 xenstore-read "/local/domain/$id/data/virmo/beats" 2>/dev/null || echo
 """
