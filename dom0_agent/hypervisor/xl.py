@@ -12,11 +12,13 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dom0_agent.guest.facts import NO_FACTS, parse_facts
 from dom0_agent.hypervisor import xlcfg
 from dom0_agent.hypervisor.interface import DomainConfig, DomainInfo, GuestFacts, HostInfo, HypervisorError, OutOfMemory
+from dom0_agent.hypervisor.libxc import Libxc, open_libxc
 from dom0_agent.hypervisor.readback import ReadBackHypervisor
 from dom0_agent.hypervisor.tool import ToolResult, ToolRunner, await_orphans, run_tool
 from dom0_agent.hypervisor.xenstore import XenStore, XenStoreError
@@ -48,7 +50,9 @@ def open_xl(run_dir: Path, *, run: ToolRunner = run_tool, store: XenStore | None
     orphans = await_orphans("xl", ORPHAN_DEADLINE)
     if orphans:
         logger.warning("orphaned_tools_ended count=%d", orphans)
-    return ReadBackHypervisor(Xl(run_dir, run, store or XenStore()))
+    xl = Xl(run_dir, run, store or XenStore())
+    xl.look_directly()
+    return ReadBackHypervisor(xl)
 
 
 class Xl:
@@ -61,11 +65,22 @@ class Xl:
         self._store = store
         self._lock = threading.Lock()
         self._can_save: bool | None = None
+        self._libxc: Libxc | None = None
+        self._host: HostInfo | None = None
         for leftover in run_dir.glob("*.xlcfg"):
             leftover.unlink(missing_ok=True)
 
+    def look_directly(self) -> None:
+        """From now on, look through libxenctrl if that is there and agrees with ``xl``."""
+        host = self.host()
+        self._libxc = open_libxc(host, self.domains())
+        self._host = host
+
     def host(self) -> HostInfo:
-        """``xl info``."""
+        """``xl info``; once we look directly, only the memory is read anew."""
+        if self._libxc is not None and self._host is not None:
+            memory = self._libxc.memory()
+            return replace(self._host, total_memory=memory.total, free_memory=memory.free)
         output = self._run(["xl", "info"], SHORT, "info").untrusted_stdout
         return parse_info(output, can_save=self.can_save())
 
@@ -77,7 +92,9 @@ class Xl:
             return self._can_save
 
     def domains(self) -> tuple[DomainInfo, ...]:
-        """``xl list -v``: the only form that tells UUID, state and shutdown reason at once."""
+        """``xl list -v``: the only form that tells UUID, state and shutdown reason at once. Or the direct look."""
+        if self._libxc is not None:
+            return tuple(replace(domain, name=self._name(domain)) for domain in self._libxc.domains())
         return parse_domains(self._run(["xl", "list", "-v"], SHORT, "list").untrusted_stdout)
 
     def create(self, config: DomainConfig) -> None:
@@ -148,6 +165,17 @@ class Xl:
     def close(self) -> None:
         """End the XenStore connection."""
         self._store.close()
+        if self._libxc is not None:
+            self._libxc.close()
+
+    def _name(self, domain: DomainInfo) -> str:
+        """A domain's name is the toolstack's, in XenStore; it is for people only."""
+        try:
+            untrusted_name = self._store.read(f"/local/domain/{domain.domid}/name") or b"(null)"
+        except XenStoreError as error:
+            logger.warning("domain_name_unreadable domid=%d error=%s", domain.domid, error)
+            return "(unknown)"
+        return untrusted_name.decode("utf-8", "replace")
 
     def _run(self, argv: Sequence[str], deadline: float, call: str) -> ToolResult:
         result = self._run_tool(argv, deadline)

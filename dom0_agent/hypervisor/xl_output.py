@@ -86,14 +86,12 @@ def parse_info(untrusted_output: str, *, can_save: bool) -> HostInfo:
         return int(value)
 
     version = fact("xen_version") if "xen_version" in facts else f"{fact('xen_major')}.{fact('xen_minor')}"
-    # what toolstacks have claimed for domains they are building is not free, though not yet taken
-    claimed = number("outstanding_claims") if "outstanding_claims" in facts else 0
     return HostInfo(
         version=version[:40],
         scheduler=fact("xen_scheduler")[:40],
         cpus=number("nr_cpus"),
         total_memory=number("total_memory") * MIB,
-        free_memory=max(0, number("free_memory") - claimed) * MIB,
+        free_memory=number("free_memory") * MIB,
         can_save=can_save,
     )
 

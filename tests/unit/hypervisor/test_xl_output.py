@@ -96,7 +96,7 @@ cc_compile_by          : a : b
 def test_the_hosts_facts() -> None:
     host = parse_info(INFO, can_save=True)
     assert (host.version, host.scheduler, host.cpus, host.can_save) == ("4.17.7", "credit2", 2, True)
-    assert (host.total_memory, host.free_memory) == (4095 * MIB, 2844 * MIB)
+    assert (host.total_memory, host.free_memory) == (4095 * MIB, 2944 * MIB)
 
 
 @pytest.mark.parametrize("missing", ["nr_cpus", "free_memory", "xen_scheduler"])
