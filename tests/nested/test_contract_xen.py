@@ -105,3 +105,13 @@ def run_in(dom0: Dom0, file: str, guest_type: str) -> None:
     result = dom0.run(command, timeout=DEADLINE, check=False)
     print(result.stdout)
     assert result.rc == 0, f"{file} on Xen:\n{result.stdout}\n{result.stderr}"
+
+
+def test_xen_is_looked_at_directly(dom0: Dom0) -> None:
+    """libxenctrl agrees with xl on this Xen, so that a look at the domains costs no process."""
+    script = (
+        "from pathlib import Path; from dom0_agent.hypervisor.xl import open_xl; "
+        "hypervisor = open_xl(Path('/run/contract')); "
+        "assert hypervisor._toolstack._libxc is not None; hypervisor.close()"
+    )
+    dom0.run(["env", f"PYTHONPATH={PLACE}", "python3", "-c", script])
