@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds until xenstored must have answered. It is single-threaded and shared: a storm of domain starts delays it.
 REQUEST_DEADLINE = 10.0
+#: Seconds until a hanging xenstored must have taken a connection or a packet: its queue is one connection long.
+TRANSPORT_DEADLINE = 5.0
 #: Seconds between attempts to reconnect while watches are set.
 RECONNECT_PAUSE = 0.5
 #: A node's value is at most this for a guest (quota); what is longer was not written by one of ours.
@@ -72,6 +74,7 @@ class SocketTransport:
 
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._socket.settimeout(TRANSPORT_DEADLINE)
         try:
             self._socket.connect(path)
         except OSError:
@@ -86,7 +89,10 @@ class SocketTransport:
         """Exactly ``size`` bytes; :class:`OSError` when there are no more."""
         data = bytearray()
         while len(data) < size:
-            chunk = self._socket.recv(size - len(data))
+            try:
+                chunk = self._socket.recv(size - len(data))
+            except TimeoutError:  # nothing to read is no failure: the requests have deadlines of their own
+                continue
             if not chunk:
                 raise OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
             data += chunk

@@ -129,6 +129,25 @@ def test_a_xenstored_that_hangs_is_a_deadline_not_a_hang(xenstored: Daemon, stor
     assert store.read("/virmo/a") == b"1"
 
 
+def test_a_xenstored_that_takes_no_connections_is_a_deadline_too(
+    xenstored: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dom0_agent.hypervisor.xenstore.TRANSPORT_DEADLINE", 0.5)
+    xenstored.freeze()
+    clients = [XenStore(partial(SocketConnection, str(xenstored.socket)), deadline=0.5) for _ in range(4)]
+    began = time.monotonic()
+    try:
+        for client in clients:  # its queue of connections is full after the first ones
+            with pytest.raises(XenStoreDown):
+                client.read("/virmo/a")
+        assert time.monotonic() - began < 8
+        xenstored.thaw()
+        assert clients[-1].list("/") != ()
+    finally:
+        for client in clients:
+            client.close()
+
+
 def test_a_xenstored_that_dies_is_an_error_and_comes_back_with_all_watches(xenstored: Daemon, store: XenStore) -> None:
     """Issue: xenstored restart. The database is lost with it, as it is on a real machine."""
     first, second = Seen(), Seen()
