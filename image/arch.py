@@ -93,7 +93,9 @@ ARCHES = {
             qemu="qemu-system-x86_64",
             qemu_package="qemu-system-x86",
             machine="pc",
-            # SMAP on: dom0's kernel dies at once with #PF in Xen's create_bounce_frame.
+            # SMAP on: dom0's kernel dies at once with #PF in Xen's create_bounce_frame. RDTSCP on: QEMU reports it as
+            # RDTSC, and Xen crashes the PVH guest that uses it. XSAVE on: a guest's XSETBV goes past Xen, which then
+            # reports sizes that do not fit ("XSAVE consistency problem").
             tcg_cpu="max,smap=off,smep=off,umip=off",
             kvm_cpu="host",
             kvm_flags=("svm", "vmx"),
