@@ -96,7 +96,7 @@ ARCHES = {
             # SMAP on: dom0's kernel dies at once with #PF in Xen's create_bounce_frame. RDTSCP on: QEMU reports it as
             # RDTSC, and Xen crashes the PVH guest that uses it. XSAVE on: a guest's XSETBV goes past Xen, which then
             # reports sizes that do not fit ("XSAVE consistency problem").
-            tcg_cpu="max,smap=off,smep=off,umip=off",
+            tcg_cpu="max,smap=off,smep=off,umip=off,rdtscp=off,xsave=off",
             kvm_cpu="host",
             kvm_flags=("svm", "vmx"),
             kvm_nested=(Path("/sys/module/kvm_amd/parameters/nested"), Path("/sys/module/kvm_intel/parameters/nested")),
