@@ -65,7 +65,10 @@ def _tell(options: argparse.Namespace, folder: Path, say: Callable[[str], None])
         try:
             say("start the VirMO Server")
             server.start()
-            return list(Story(server, board, say).tell())
+            rows = list(Story(server, board, say).tell())
+            if any(row.problems for row in rows):
+                print(f"--- the agent's log\n{_agent_log(board)}\n--- the server's log\n{server.log()}")
+            return rows
         except ImageError as error:
             parts = (error.detail, "--- the agent's log", _agent_log(board), "--- the server's log", server.log())
             raise ImageError(error.failed, error.todo, detail="\n".join(part for part in parts if part)) from error
