@@ -88,7 +88,7 @@ def test_a_failed_command_says_what_and_why(dom0: Dom0) -> None:
         dom0.run(["sleep", "60"], timeout=1)
 
 
-@pytest.mark.parametrize("guest_type", ["pv", pytest.param("pvh", marks=pytest.mark.long)])
+@pytest.mark.parametrize("guest_type", ["pv", "pvh"])
 def test_the_sample_guest_runs_and_ends_when_asked(start_guest: Callable[[str], Guest], guest_type: str) -> None:
     guest = start_guest(guest_type)
     assert guest.state() in {"r", "b"}

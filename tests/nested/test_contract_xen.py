@@ -68,15 +68,12 @@ def lay_out(folder: Path) -> None:
     (guest / "initramfs").rename(guest / "ramdisk")
 
 
-#: (file, guest type): what every run holds, and what the long form adds
-SHORT = (("test_hypervisor_contract.py", "pv"), ("test_vm_story.py", "pv"))
-LONG = (("test_kill_points.py", "pv"), ("test_hypervisor_contract.py", "pvh"), ("test_vm_story.py", "pvh"))
-
-
-def test_contract_on_real_xen(dom0: Dom0, long_form: bool) -> None:
+@pytest.mark.long
+@pytest.mark.parametrize("guest_type", ["pv", "pvh"])
+@pytest.mark.parametrize("file", ["test_hypervisor_contract.py", "test_vm_story.py", "test_kill_points.py"])
+def test_contract_on_real_xen(file: str, guest_type: str, dom0: Dom0) -> None:
     """R-010 to R-025, R-119 to R-125, A-55, A-56 on Xen: the same tests as on the simulator."""
-    for file, guest_type in SHORT + LONG if long_form else SHORT:
-        run_in(dom0, file, guest_type)
+    run_in(dom0, file, guest_type)
 
 
 def run_in(dom0: Dom0, file: str, guest_type: str) -> None:
