@@ -1,9 +1,10 @@
-"""Looks at domains and memory through libxenctrl, in microseconds instead of a process per look.
+"""Looks at domains and memory, and pauses and unpauses, through libxenctrl: microseconds instead of a process each.
 
-Only looks: whatever changes something goes through ``xl``. The library's structures belong to one Xen release, so the
-library is loaded by the running Xen's version, only the leading fields that have been the same since Xen 4.5 (domains)
-and 4.16 (memory) are read, one domain a call, into a buffer far larger than any release's. And it is believed only if
-at the start it says the same as ``xl`` (:func:`open_libxc`); else the caller goes on with ``xl``.
+Whatever needs the toolstack's knowledge (devices, configuration) goes through ``xl``. The library's structures belong
+to one Xen release, so the library is loaded by the running Xen's version, only the leading fields that have been the
+same since Xen 4.5 (domains) and 4.16 (memory) are read, one domain a call, into a buffer far larger than any release's.
+And it is believed only if at the start it says the same as ``xl`` (:func:`open_libxc`); else the caller goes on with
+``xl``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ctypes
 import logging
 import struct
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -59,6 +61,8 @@ class Library(Protocol):
         self, handle: int, first: int, count: int, buffer: ctypes.Array[ctypes.c_char]
     ) -> int: ...
     def xc_physinfo(self, handle: int, buffer: Buffer) -> int: ...
+    def xc_domain_pause(self, handle: int, domid: int) -> int: ...
+    def xc_domain_unpause(self, handle: int, domid: int) -> int: ...
 
 
 class Libxc:
@@ -97,6 +101,19 @@ class Libxc:
                 raise HypervisorError("libxenctrl cannot tell the machine's memory")
         total, free, _, outstanding = _PHYSICAL.unpack_from(buffer.raw)[10:14]
         return Memory(total * PAGE, max(0, free - outstanding) * PAGE)
+
+    def pause(self, domid: int) -> None:
+        """Stop a domain's vCPUs. It must not have a device model, which would have to be told."""
+        self._do("pause", self._library.xc_domain_pause, domid)
+
+    def unpause(self, domid: int) -> None:
+        """Undo one :meth:`pause`, or the one that a domain is built with."""
+        self._do("unpause", self._library.xc_domain_unpause, domid)
+
+    def _do(self, what: str, call: Callable[[int, int], int], domid: int) -> None:
+        with self._lock:
+            if call(self._open(), domid) != 0:
+                raise HypervisorError(f"libxenctrl cannot {what} domain {domid}")
 
     def close(self) -> None:
         """Let go of the hypervisor interface."""
@@ -143,6 +160,8 @@ def load_library(version: str) -> Library:
     library.xc_interface_close.argtypes = (ctypes.c_void_p,)
     library.xc_domain_getinfolist.argtypes = (ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint, ctypes.c_void_p)
     library.xc_physinfo.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+    library.xc_domain_pause.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
+    library.xc_domain_unpause.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
     return library
 
 

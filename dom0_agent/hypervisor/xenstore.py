@@ -40,6 +40,9 @@ VALUE_CAP = 2048
 #: Children listed of one directory; a guest's quota is 1000 nodes.
 CHILDREN_CAP = 1000
 
+#: How the daemons say that there is no such node: oxenstored answers EINVAL below a domain that is going or coming.
+_NOTHING_THERE = frozenset({b"ENOENT", b"EACCES", b"ENOTDIR", b"EINVAL"})
+
 _PATH = re.compile(rb"@(introduceDomain|releaseDomain)|/?[A-Za-z0-9_.-][A-Za-z0-9@_.-]*(/[A-Za-z0-9@_.-]+)*|/")
 _PATH_CAP = 1024
 
@@ -152,7 +155,7 @@ class XenStore:
         try:
             untrusted_value = self._request(Op.READ, path)
         except _Refused as refusal:
-            if refusal.name in (b"ENOENT", b"EACCES", b"ENOTDIR"):
+            if refusal.name in _NOTHING_THERE:
                 return None
             raise XenStoreError(f"reading {path}: {refusal}") from None
         if len(untrusted_value) > VALUE_CAP:
@@ -164,7 +167,7 @@ class XenStore:
         try:
             untrusted_names = self._request(Op.DIRECTORY, path)
         except _Refused as refusal:
-            if refusal.name in (b"ENOENT", b"EACCES", b"ENOTDIR"):
+            if refusal.name in _NOTHING_THERE:
                 return ()
             raise XenStoreError(f"listing {path}: {refusal}") from None
         names = [name for name in untrusted_names.split(NUL) if name][:CHILDREN_CAP]

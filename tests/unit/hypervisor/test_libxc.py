@@ -59,6 +59,19 @@ class FakeLibrary:
         ctypes.memmove(buffer, self.records[domid], len(self.records[domid]))
         return 1
 
+    def xc_domain_pause(self, handle: int, domid: int) -> int:
+        return self._change(domid, PAUSED)
+
+    def xc_domain_unpause(self, handle: int, domid: int) -> int:
+        return self._change(domid, 0)
+
+    def _change(self, domid: int, flags: int) -> int:
+        if self.fails or domid not in self.records:
+            return -1
+        raw = self.records[domid]
+        self.records[domid] = raw[:4] + struct.pack("=I", flags) + raw[8:]
+        return 0
+
     def xc_physinfo(self, handle: int, buffer: Buffer) -> int:
         total, free = HOST.total_memory // 4096, self.free // 4096
         raw = struct.pack("=10I6Q", 1, 1, 2, 1, 1, 0, 0, 0, 0, 0, total, free + 10, 0, 10, 0, 0)
@@ -148,6 +161,8 @@ def test_failures_are_errors(library: FakeLibrary) -> None:
         libxc.domains()
     with pytest.raises(HypervisorError):
         libxc.memory()
+    with pytest.raises(HypervisorError, match="unpause domain 7"):
+        libxc.unpause(7)
 
 
 def test_xl_looks_directly_when_it_may(library: FakeLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +181,23 @@ def test_xl_looks_directly_when_it_may(library: FakeLibrary, tmp_path: Path, mon
     assert parse_domains(fake.answers["list"][1])[0].uuid == UUID_1
     xl.close()
     assert library.opened == 0
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_pausing_is_a_hypercall_unless_a_device_model_must_be_told(
+    emulated: bool, library: FakeLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeXl()
+    fake.answers["list"] = (0, HEADING, "")
+    monkeypatch.setattr("dom0_agent.hypervisor.libxc.load_library", lambda version: library)
+    xl = Xl(tmp_path / "run", fake, FakeStore({"/local/domain/0/device-model/7/state": b"running"} if emulated else {}))
+    xl.look_directly()
+    calls = len(fake.calls)
+    xl.unpause(GUEST)
+    assert (xl.domains()[1].state is DomainState.RUNNING) is not emulated
+    xl.pause(GUEST)
+    assert [call[1] for call in fake.calls[calls:]] == (["unpause", "pause"] if emulated else [])
+    assert xl.domains()[1].state is DomainState.PAUSED
 
 
 def test_without_it_xl_is_asked_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,9 @@ class FakeStore(XenStore):
     def read(self, path: str) -> bytes | None:
         return self.nodes.get(path)
 
+    def list(self, path: str) -> tuple[str, ...]:
+        return tuple(node[len(path) + 1 :] for node in self.nodes if node.startswith(f"{path}/"))
+
     def write(self, path: str, value: bytes) -> None:
         self.nodes[path] = value
 
