@@ -58,6 +58,7 @@ class VmEngine:
         self._new_vmid = new_vmid
         self._lock = threading.RLock()
         self._slots: dict[UUID, Slot] = {}
+        self._parting: list[Worker] = []  #: of VMs that are gone from the table
         self._listeners: list[Callable[[VmEvent], None]] = []
         self._reconciler = Reconciler(services, self._lock, self._slots, self._restart, self._change)
         self._sweeper = Worker("vm-sweeper")
@@ -152,7 +153,7 @@ class VmEngine:
         """Wait until no VM has anything to do; ``False`` when that took longer than ``deadline`` seconds."""
         end = time.monotonic() + deadline
         with self._lock:
-            workers = [self._sweeper, *(slot.worker for slot in self._slots.values())]
+            workers = [self._sweeper, *self._parting, *(slot.worker for slot in self._slots.values())]
         return all(worker.join(max(0.0, end - time.monotonic())) for worker in workers)
 
     # -- operations -------------------------------------------------------------------------------------------------
@@ -264,6 +265,8 @@ class VmEngine:
         slot.step = None
         if vm is None:
             self._slots.pop(slot.vm.vmid, None)
+            # The worker still has to report the end: who stops the engine waits for that, too.
+            self._parting = [worker for worker in self._parting if not worker.join(0.0)] + [slot.worker]
         else:
             slot.vm = vm
 
