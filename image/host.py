@@ -18,6 +18,8 @@ from image.errors import ImageError
 
 #: A program and its arguments; paths need no conversion.
 Argv = Sequence[str | Path]
+#: A user's PATH may lack the administrator's folders, where depmod and mkfs.ext4 are.
+_PATH = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
 #: How much of a failed tool's output is worth showing.
 TAIL_LINES = 20
 #: apt on a slow mirror: a package or two hundred, but not for ever.
@@ -39,7 +41,7 @@ def run_tool(
         process = subprocess.Popen(
             [str(word) for word in argv],
             cwd=cwd,
-            env={**os.environ, "LC_ALL": "C.UTF-8", **(env or {})},
+            env={**os.environ, "LC_ALL": "C.UTF-8", "PATH": _PATH, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -106,7 +108,7 @@ def ensure_packages(needed: Mapping[str, Path | str]) -> None:
 def _present(witness: Path | str) -> bool:
     if isinstance(witness, Path):
         return witness.exists()
-    return shutil.which(witness, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is not None
+    return shutil.which(witness, path=_PATH) is not None
 
 
 def _tail(lines: Sequence[str]) -> str:

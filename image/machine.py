@@ -19,6 +19,8 @@ from image.qmp import Qmp
 LOG_TAIL_LINES = 30
 #: Xen's schedulers that virtual machines can be shared out on; credit2 is its default.
 SCHEDULERS = ("credit2", "credit")
+#: QEMU's ways to run a guest's code: by the processor, or translated.
+KVM, TCG = "kvm", "tcg"
 _EXIT_TIMEOUT = 20.0
 _POLL = 0.1
 #: What a hypervisor or kernel says when nothing more will come.
@@ -38,12 +40,18 @@ class Hardware:
 
     def xen_args(self, arch: Arch) -> str:
         """Xen's command line."""
-        memory = f"{self.dom0_memory_mib}M"
-        return f"{arch.xen_console} dom0_mem={memory},max:{memory} sched={self.scheduler} {self.xen_extra}".strip()
+        memory = f"dom0_mem={self.dom0_memory_mib}M,max:{self.dom0_memory_mib}M"
+        emulated = arch.emulated_xen_args if accelerator(arch) == TCG else ""
+        return _words(arch.xen_console, memory, f"sched={self.scheduler}", emulated, self.xen_extra)
 
-    def kernel_args(self) -> str:
+    def kernel_args(self, arch: Arch) -> str:
         """dom0's kernel command line."""
-        return f"root=/dev/vda rw console=hvc0 net.ifnames=0 quiet {self.kernel_extra}".strip()
+        emulated = arch.emulated_kernel_args if accelerator(arch) == TCG else ""
+        return _words("root=/dev/vda rw console=hvc0 net.ifnames=0 quiet", emulated, self.kernel_extra)
+
+
+def _words(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
 
 
 def accelerator(arch: Arch, device: Path = Path("/dev/kvm")) -> str:
@@ -54,7 +62,7 @@ def accelerator(arch: Arch, device: Path = Path("/dev/kvm")) -> str:
     flags = Path("/proc/cpuinfo").read_text().split()
     nested = [path.read_text().strip() in {"1", "Y"} for path in arch.kvm_nested if path.exists()]
     able = any(flag in flags for flag in arch.kvm_flags) and any(nested)
-    return "kvm" if able and os.access(device, os.R_OK | os.W_OK) else "tcg"
+    return KVM if able and os.access(device, os.R_OK | os.W_OK) else TCG
 
 
 def qemu_version(arch: Arch) -> str:
@@ -66,8 +74,8 @@ def board_args(arch: Arch, hardware: Hardware) -> list[str]:
     """The part of the command line that a saved state depends on."""
     block, network, random = arch.devices
     accel = {
-        "tcg": ["-accel", "tcg,thread=multi", "-cpu", arch.tcg_cpu],
-        "kvm": ["-accel", "kvm", "-cpu", arch.kvm_cpu],
+        TCG: ["-accel", "tcg,thread=multi", "-cpu", arch.tcg_cpu],
+        KVM: ["-accel", "kvm", "-cpu", arch.kvm_cpu],
     }
     return [
         *("-machine", arch.machine, *accel[accelerator(arch)]),
@@ -101,7 +109,7 @@ class Machine:
         argv = [
             # QEMU dies with the process that started it, even when that is killed.
             *("setpriv", "--pdeathsig", "KILL", arch.qemu, *board_args(arch, hardware)),
-            *arch.boot_loader(files, hardware.xen_args(arch), hardware.kernel_args()),
+            *arch.boot_loader(files, hardware.xen_args(arch), hardware.kernel_args(arch)),
             # "unsafe" leaves out the host's own flushes: a killed QEMU loses nothing, only a crash of the host would.
             *("-drive", f"file={disk},if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap"),
             *("-chardev", f"file,id=serial,path={log},append=on", "-serial", "chardev:serial"),

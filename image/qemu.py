@@ -72,14 +72,11 @@ def open_dom0(
     """Builds what is missing, and returns a running dom0 with today's agent in it."""
     row = arch_named(arch) if isinstance(arch, str) else arch
     store = Cache(say=say) if cache is None else cache
-    progress = Progress("dom0")
-    progress.plan(ALL_STEPS)
-    # A saved state holds a dom0 without the agent, and the agent is laid over it: an edit does not cost a boot.
-    image = build_dom0(row, store, progress, with_agent=not snapshot)
-    progress.finish()
     wanted = hardware or Hardware()
     if scheduler is not None:
         wanted = replace(wanted, scheduler=scheduler)
+    # A saved state holds a dom0 without the agent, and the agent is laid over it: an edit does not cost a boot.
+    image = _built(row, store, with_agent=not snapshot)
     dom0 = Dom0(image, wanted, store, log=log, say=say)
     try:
         if snapshot:
@@ -91,6 +88,20 @@ def open_dom0(
         dom0.close()
         raise
     return dom0
+
+
+def prepare_dom0(arch: Arch, hardware: Hardware, cache: Cache) -> None:
+    """Does the slow part of `open_dom0` beforehand."""
+    with Dom0(_built(arch, cache, with_agent=False), hardware, cache) as dom0:
+        dom0.prepare()
+
+
+def _built(arch: Arch, cache: Cache, *, with_agent: bool) -> Dom0Image:
+    progress = Progress(f"dom0 {arch.name}")
+    progress.plan(ALL_STEPS)
+    image = build_dom0(arch, cache, progress, with_agent=with_agent)
+    progress.finish()
+    return image
 
 
 class Dom0:
@@ -135,10 +146,14 @@ class Dom0:
         self._start(self._disk, None)
         self._await_ready(time.monotonic() + timeout)
 
+    def prepare(self) -> Entry:
+        """Makes sure that there is a saved state to go on from: boots once and saves it, if there is none."""
+        self._expect_off()
+        return self._saved_state()
+
     def restore(self) -> None:
         """Goes on from the state saved after an earlier boot; boots and saves it first when there is none."""
-        self._expect_off()
-        saved = self._saved_state()
+        saved = self.prepare()
         self._held.enter_context(saved.lease())
         make_overlay(saved.path / "disk.qcow2", self._disk)
         machine = self._start(self._disk, saved.path / "state")
@@ -282,7 +297,7 @@ class Dom0:
             "qemu": qemu_version(arch),
             "board": json.dumps(board_args(arch, self.hardware)),
             "xen": self.hardware.xen_args(arch),
-            "kernel": self.hardware.kernel_args(),
+            "kernel": self.hardware.kernel_args(arch),
         }
 
         def build(folder: Path) -> None:

@@ -11,15 +11,17 @@ from image.arch import ARCHES, Arch
 from image.machine import Hardware, accelerator, board_args
 
 X86 = ARCHES["x86_64"]
+EMULATED = replace(X86, kvm_flags=())
 
 
 def test_scheduler_and_memory_reach_xen() -> None:
-    args = Hardware(scheduler="credit", dom0_memory_mib=768, xen_extra="loglvl=all").xen_args(X86)
-    assert args == "console=com1 dom0_mem=768M,max:768M sched=credit loglvl=all"
+    args = Hardware(scheduler="credit", dom0_memory_mib=768, xen_extra="loglvl=all").xen_args(EMULATED)
+    assert args == "console=com1 dom0_mem=768M,max:768M sched=credit spec-ctrl=no loglvl=all"
 
 
 def test_the_kernel_gets_its_root_and_what_is_added() -> None:
-    assert Hardware(kernel_extra="x=1").kernel_args() == "root=/dev/vda rw console=hvc0 net.ifnames=0 quiet x=1"
+    args = Hardware(kernel_extra="x=1").kernel_args(EMULATED)
+    assert args == "root=/dev/vda rw console=hvc0 net.ifnames=0 quiet mitigations=off x=1"
 
 
 @pytest.mark.parametrize("arch", ARCHES.values())
