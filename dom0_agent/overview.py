@@ -1,4 +1,4 @@
-"""What the control socket shows of the agent, as plain data. Reads; changes nothing. Thread-safe."""
+"""What the control socket shows of the agent, as plain data: bytes and seconds are numbers. Reads only. Thread-safe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dom0_agent.dm_session import SessionReport
 from dom0_agent.hypervisor.interface import Hypervisor
 from dom0_agent.images.model import ImageService
 from dom0_agent.store.outbox import Outbox
-from dom0_agent.terminal import size
 from dom0_agent.vm.model import VmRecord, VmService
 
 
@@ -41,8 +40,8 @@ class Overview:
             "device": self._config.device.id,
             "backend": self._config.hypervisor.backend,
             "hypervisor": f"Xen {host.version}, scheduler {host.scheduler}, {host.cpus} CPUs",
-            "free_memory": size(host.free_memory),
-            "uptime": f"{time.monotonic() - self._started:.0f} s",
+            "free_memory": host.free_memory,
+            "uptime": round(time.monotonic() - self._started),
             "vms": len(self._vms.list()),
             "images": len(self._images.list()),
             "servers": [self._server(account.server_id, account.address) for account in self._config.dm.accounts],
@@ -96,7 +95,10 @@ class Overview:
             return {"domain": None}
         facts = self._hypervisor.guest_facts(record.vmid)
         return {
-            "domain": f"{domain.domid} ({domain.name}), {domain.state.value}, {size(domain.memory)}",
+            "domain": domain.name,
+            "domid": domain.domid,
+            "domain_state": domain.state.value,
+            "memory": domain.memory,
             "cpu_seconds": domain.cpu_seconds,
             "guest_boot_id": facts.boot_id,
             "guest_beats": facts.beats,

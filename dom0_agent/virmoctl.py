@@ -70,11 +70,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+#: how numbers with a unit are shown to people; JSON has them as they are
+_UNITS: dict[str, Callable[[Any], str]] = {
+    "free_memory": size,
+    "memory": size,
+    "ram": size,
+    "storage": size,
+    "uptime": lambda seconds: f"{seconds} s",
+    "cpu": lambda percent: f"{percent} %",
+    "network": lambda percent: f"{percent} %",
+}
+
+
 def _show_mapping(mapping: dict[str, Any]) -> str:
     width = max(len(key) for key in mapping)
-    return "\n".join(
-        f"{key.replace('_', ' '):<{width}}  {'-' if value is None else value}" for key, value in mapping.items()
-    )
+    return "\n".join(f"{key.replace('_', ' '):<{width}}  {_cell(key, value)}" for key, value in mapping.items())
+
+
+def _cell(key: str, value: Any) -> str:
+    return "-" if value is None else _UNITS.get(key, str)(value)
 
 
 def _show_status(status: dict[str, Any]) -> str:

@@ -105,6 +105,15 @@ def test_json_may_stand_before_or_after_the_command(agent: Agent, capsys: pytest
         assert json.loads(capsys.readouterr().out)[0]["state"] == "NOT_DOWNLOADED"
 
 
+def test_json_has_numbers_where_people_get_units(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    assert agent.run("status") == 0
+    assert "free memory  3.0 GiB" in capsys.readouterr().out
+    assert agent.run("status", "--json") == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["free_memory"] == agent.hypervisor.host().free_memory
+    assert status["uptime"] >= 0
+
+
 def test_no_agent_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert virmoctl.main(["--socket", str(tmp_path / "none"), "status"]) == 1
     assert "is virmo-agent running?" in capsys.readouterr().err
