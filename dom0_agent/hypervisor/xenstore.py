@@ -17,6 +17,7 @@ import logging
 import os
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -77,9 +78,15 @@ class SocketTransport:
 
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._socket.settimeout(TRANSPORT_DEADLINE)
         try:
-            self._socket.connect(path)
+            # Python's own timeout makes the socket non-blocking, and then a full queue of connections is EAGAIN at
+            # once. The kernel waits for a place in it when the socket blocks and has this deadline.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(TRANSPORT_DEADLINE))
+            try:
+                self._socket.connect(path)
+            except BlockingIOError:
+                raise TimeoutError(f"it took no connection within {TRANSPORT_DEADLINE:g} s") from None
+            self._socket.settimeout(TRANSPORT_DEADLINE)
         except OSError:
             self._socket.close()
             raise
@@ -352,6 +359,12 @@ class _Refused(Exception):  # noqa: N818
         code = getattr(errno, name.decode("ascii", "replace"), None)
         super().__init__(os.strerror(code) if isinstance(code, int) else name.decode("ascii", "replace"))
         self.name = name
+
+
+def _timeval(seconds: float) -> bytes:
+    """``struct timeval``."""
+    whole, part = divmod(seconds, 1)
+    return struct.pack("@ll", int(whole), int(part * 1_000_000))
 
 
 def _encode(path: str) -> bytes:

@@ -129,23 +129,53 @@ def test_a_xenstored_that_hangs_is_a_deadline_not_a_hang(xenstored: Daemon, stor
     assert store.read("/virmo/a") == b"1"
 
 
+def fill_queue(path: Path) -> list[socket.socket]:
+    """Connections that a frozen xenstored never takes: as many as its queue holds."""
+    waiting: list[socket.socket] = []
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.setblocking(False)
+        try:
+            connection.connect(str(path))
+        except BlockingIOError:
+            connection.close()
+            return waiting
+        waiting.append(connection)
+
+
 def test_a_xenstored_that_takes_no_connections_is_a_deadline_too(
     xenstored: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dom0_agent.hypervisor.xenstore.TRANSPORT_DEADLINE", 0.5)
     xenstored.freeze()
-    clients = [XenStore(partial(SocketConnection, str(xenstored.socket)), deadline=0.5) for _ in range(4)]
+    waiting = fill_queue(xenstored.socket)
+    client = XenStore(partial(SocketConnection, str(xenstored.socket)))
     began = time.monotonic()
     try:
-        for client in clients:  # its queue of connections is full after the first ones
-            with pytest.raises(XenStoreDown):
-                client.read("/virmo/a")
-        assert time.monotonic() - began < 8
+        with pytest.raises(XenStoreDown, match=r"no connection within 0\.5 s"):
+            client.read("/virmo/a")
+        assert 0.4 < time.monotonic() - began < 5
         xenstored.thaw()
-        assert clients[-1].list("/") != ()
     finally:
-        for client in clients:
-            client.close()
+        client.close()
+        for connection in waiting:
+            connection.close()
+
+
+def test_a_connection_waits_for_its_place_in_a_full_queue(xenstored: Daemon) -> None:
+    """A xenstored that comes back while others wait for it too is no failure."""
+    xenstored.freeze()
+    waiting = fill_queue(xenstored.socket)
+    client = XenStore(partial(SocketConnection, str(xenstored.socket)))
+    thaw = threading.Timer(0.3, xenstored.thaw)
+    thaw.start()
+    try:
+        assert client.list("/") != ()
+    finally:
+        thaw.join()
+        client.close()
+        for connection in waiting:
+            connection.close()
 
 
 def test_a_xenstored_that_dies_is_an_error_and_comes_back_with_all_watches(xenstored: Daemon, store: XenStore) -> None:
