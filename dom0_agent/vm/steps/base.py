@@ -1,0 +1,73 @@
+"""What a step is, and what it works with. Knows no particular step."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dom0_agent.hypervisor.interface import Hypervisor
+from dom0_agent.images.model import ImageService
+from dom0_agent.vm.config import VmConfig
+from dom0_agent.vm.definition import Vm
+from dom0_agent.vm.files import VmFiles
+from dom0_agent.vm.hints import Hints
+from dom0_agent.vm.model import VmState
+
+
+class Cancelled(Exception):  # noqa: N818 - it names what happened
+    """The operation was pre-empted by another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What steps work with."""
+
+    hypervisor: Hypervisor
+    files: VmFiles
+    images: ImageService
+    config: VmConfig
+    hints: Hints
+    host_boot_id: str  #: of this boot of dom0
+    clock: Callable[[], float] = time.time
+
+
+class Work:
+    """One operation in progress. Steps replace ``vm`` as they shape it; the runner commits the last one."""
+
+    def __init__(self, services: Services, vm: Vm, arguments: dict[str, str]) -> None:
+        self.services = services
+        self.vm = vm
+        self.arguments = arguments
+        self.cancelled = threading.Event()
+
+    def check(self) -> None:
+        """A point where the operation may be given up. :class:`Cancelled` when it is to be."""
+        if self.cancelled.is_set():
+            raise Cancelled
+
+
+class Step:
+    """One undoable step."""
+
+    name: ClassVar[str]  #: what is going on, for people
+    #: after a crash of the agent, do it (again) instead of undoing the operation
+    redo_after_crash: ClassVar[bool] = False
+    #: once it is done there is no way back: the operation is neither cancelled nor undone any more
+    no_return: ClassVar[bool] = False
+    #: the State to show while it is being done; None: the one before the operation (R-012)
+    shows: ClassVar[VmState | None] = None
+
+    def do(self, work: Work) -> None:
+        """Take effect, durably."""
+        raise NotImplementedError
+
+    def undo(self, work: Work) -> None:
+        """Restore what was; no error when there is nothing to undo."""
+
+    def happened(self, work: Work) -> bool:
+        """After ``do`` failed, or the agent died in it: did it take effect all the same, beyond undoing?"""
+        del work
+        return False

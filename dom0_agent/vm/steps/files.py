@@ -1,0 +1,115 @@
+"""Steps on a VM's files: made from its image, hidden and destroyed when it is deleted."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+from dom0_agent.hypervisor.interface import DomainType, HypervisorError
+from dom0_agent.images.model import ImageDisk, VerifiedImage
+from dom0_agent.store.vms import StoredDisk
+from dom0_agent.vm.config import VmConfig
+from dom0_agent.vm.definition import DATA_DEVICE, Definition
+from dom0_agent.vm.files import FilesError
+from dom0_agent.vm.model import Allocation, VmState
+from dom0_agent.vm.steps.base import Step, Work
+
+logger = logging.getLogger(__name__)
+
+
+class MakeFiles(Step):
+    """Give the VM its own copy of all that its image holds, and its allocation."""
+
+    name = "copying the image"
+
+    def do(self, work: Work) -> None:
+        """Copies kernel, ramdisk and disks; makes the data disk."""
+        services = work.services
+        image = services.images.verified(work.arguments["img_id"])
+        allocation = work.vm.reserved or initial_allocation(services.config, image)
+        directory = services.files.make(work.vm.vmid)
+        services.files.require_space(_needed(image), f"VM {work.vm.vmid}")
+        kernel, ramdisk = (
+            self._copy(work, source, directory / name)
+            for source, name in ((image.kernel, "kernel"), (image.ramdisk, "ramdisk"))
+        )
+        disks = [self._disk(work, disk, directory) for disk in image.disks]
+        if allocation.storage:
+            data = directory / f"{DATA_DEVICE}.raw"
+            services.files.make_sparse(data, allocation.storage)
+            disks.append(StoredDisk(str(data), DATA_DEVICE, role="data"))
+        services.files.make_durable(directory)
+        services.files.make_durable(directory.parent)
+        definition = Definition(DomainType(image.type), image.vcpus, image.cmdline, kernel, ramdisk)
+        record = replace(work.vm.record, allocation=allocation, img_id=image.img_id)
+        macs = work.vm.macs or ((_new_mac(),) if services.config.bridge else ())
+        work.vm = replace(work.vm, record=record, definition=definition, disks=tuple(disks), macs=macs, reserved=None)
+
+    def undo(self, work: Work) -> None:
+        """Remove the directory."""
+        work.services.files.discard(work.vm.vmid)
+
+    def _copy(self, work: Work, source: Path | None, target: Path) -> Path | None:
+        if source is None:
+            return None
+        work.check()
+        work.services.files.copy(source, target)
+        return target
+
+    def _disk(self, work: Work, disk: ImageDisk, directory: Path) -> StoredDisk:
+        target = directory / f"{disk.device}.{disk.format}"
+        self._copy(work, disk.path, target)
+        return StoredDisk(str(target), disk.device, disk.format)
+
+
+class Hide(Step):
+    """Put the VM's data out of everybody's reach (R-021: inaccessible to anyone).
+
+    Only after the domain has ended: Xen's block script looks at the disk's path to see which loop device to free.
+    """
+
+    name = "removing the VM's data"
+    redo_after_crash = True
+    shows = VmState.DELETED
+
+    def do(self, work: Work) -> None:
+        """See :meth:`VmFiles.hide`."""
+        work.services.files.hide(work.vm.vmid)
+
+
+class EmptyTrash(Step):
+    """Destroy the data (R-022). The VM is deleted also when this fails: what stays is removed at the next start."""
+
+    name = "destroying the VM's data"
+    redo_after_crash = True
+    shows = VmState.DELETED
+
+    def do(self, work: Work) -> None:
+        """See :meth:`VmFiles.empty_trash`."""
+        try:
+            work.services.files.empty_trash(work.vm.vmid)
+        except (FilesError, HypervisorError) as error:
+            logger.error("trash_stays vmid=%s error=%s", work.vm.vmid, error)
+
+
+def initial_allocation(config: VmConfig, image: VerifiedImage) -> Allocation:
+    """The device's policy for a new VM (A-12); see :class:`VmConfig`."""
+    return Allocation(
+        ram=image.memory or config.default_ram,
+        storage=config.default_storage,
+        cpu=config.default_cpu,
+        network=config.default_network,
+    )
+
+
+def _needed(image: VerifiedImage) -> int:
+    """Bytes that copies of the image's files take if nothing can be shared with it."""
+    paths = (image.kernel, image.ramdisk, *(disk.path for disk in image.disks))
+    return sum(path.stat().st_blocks * 512 for path in paths if path is not None)
+
+
+def _new_mac() -> str:
+    """A MAC with Xen's prefix."""
+    return ":".join(["00", "16", "3e", *(f"{byte:02x}" for byte in secrets.token_bytes(3))])

@@ -1,0 +1,76 @@
+"""Steps that bring a domain to life: build it paused, then let it run."""
+
+from __future__ import annotations
+
+import logging
+
+from dom0_agent.hypervisor.interface import DomainExists, DomainState, NoSuchDomain
+from dom0_agent.vm.steps.base import Step, Work
+
+logger = logging.getLogger(__name__)
+
+
+class StartPaused(Step):
+    """Build the domain; its vCPUs do not run yet."""
+
+    name = "building the domain"
+
+    def do(self, work: Work) -> None:
+        """See :meth:`Hypervisor.create`. A domain that is left from something that failed makes way."""
+        try:
+            self.build(work)
+        except DomainExists:
+            logger.warning("leftover_domain_makes_way vmid=%s", work.vm.vmid)
+            work.services.hypervisor.destroy(work.vm.vmid)
+            self.build(work)
+
+    def build(self, work: Work) -> None:
+        """Build it anew."""
+        services = work.services
+        services.hypervisor.create(work.vm.domain_config(services.config.bridge))
+
+    def undo(self, work: Work) -> None:
+        """Destroy the domain."""
+        work.services.hypervisor.destroy(work.vm.vmid)
+
+
+class StartAgain(StartPaused):
+    """Build the domain in place of one that has ended but is still there."""
+
+    name = "restarting the domain"
+    redo_after_crash = True
+
+    def do(self, work: Work) -> None:
+        """Destroy, then create: the other way round, the old one's memory would be missing."""
+        work.services.hypervisor.destroy(work.vm.vmid)
+        self.build(work)
+
+
+class LetRun(Step):
+    """Unpause a domain that may still be thrown away, because nothing else depends on what it did meanwhile."""
+
+    name = "starting the guest"
+
+    def do(self, work: Work) -> None:
+        """See :meth:`Hypervisor.unpause`."""
+        work.services.hypervisor.unpause(work.vm.vmid)
+
+
+class LetGoOn(LetRun):
+    """Unpause a domain that has a past. Once it may have run, its saved state is stale: there is no way back."""
+
+    name = "letting the guest go on"
+    redo_after_crash = True
+    no_return = True
+
+    def do(self, work: Work) -> None:
+        """Unpause. A domain that is gone after a crash of ours is not brought back: that is reconciliation's."""
+        try:
+            super().do(work)
+        except NoSuchDomain:
+            logger.warning("domain_gone_while_resuming vmid=%s", work.vm.vmid)
+
+    def happened(self, work: Work) -> bool:
+        """Only a domain that is visibly still paused has certainly not run."""
+        domain = work.services.hypervisor.find(work.vm.vmid)
+        return domain is None or domain.state is not DomainState.PAUSED
