@@ -72,6 +72,7 @@ class Dm(_Section):
     step_attempts: int = Field(default=5, ge=1)  #: a step that was sent so often without an answer fails its order
     resp_uri: bool = True  #: tell devices to send the rest of a session to public_url (or the device's own base_url)
     orders_per_message: int = Field(default=8, ge=1)
+    trace_sessions: int = Field(default=5, ge=0, le=100)  #: sessions of each device whose messages are kept to look at
 
 
 class ServerConfig(_Section):

@@ -6,7 +6,7 @@ write lock at its begin, so that two writers queue up instead of failing half-wa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -17,11 +17,11 @@ from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
 
-#: Raised with each change of the tables; a database of another version is refused, never guessed at.
-SCHEMA_VERSION = 1
 #: A writer waits this long for the lock; transactions here last milliseconds, so this is an overloaded disk.
 LOCK_TIMEOUT_SECONDS = 30
 _WRITES = "virmo_writes"
+#: Any number that other users of the same PostgreSQL database do not lock.
+_EXCLUSIVE_KEY = 0x7669726D6F
 
 
 class DatabaseError(Exception):
@@ -52,28 +52,30 @@ class Base(DeclarativeBase):
 
 
 class Database:
-    """The database at ``url`` (SQLAlchemy URL). Thread-safe; one per process."""
+    """The database at ``url`` (SQLAlchemy URL). Thread-safe; one per process. Sessions carry ``info`` about."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, info: Mapping[str, Any] | None = None) -> None:
         self._engine = create_engine(url, connect_args=_connect_args(url))
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
-        self._readers = sessionmaker(self._engine, expire_on_commit=False)
-        self._writers = sessionmaker(self._engine.execution_options(**{_WRITES: True}), expire_on_commit=False)
+        self._info = dict(info or {})
+        self._readers = sessionmaker(self._engine, expire_on_commit=False, info=self._info)
+        writing = self._engine.execution_options(**{_WRITES: True})
+        self.writers = sessionmaker(writing, expire_on_commit=False, info=self._info)
 
-    def create_tables(self) -> None:
-        """Make what is missing; :class:`DatabaseError` when the file is from another version of the server."""
+    @contextmanager
+    def exclusive(self) -> Iterator[Connection]:
+        """A write transaction that only one process at a time is in; for changes of the tables."""
         with self._engine.execution_options(**{_WRITES: True}).begin() as connection:
-            if self._engine.dialect.name == "sqlite":
-                found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-                if found not in {0, SCHEMA_VERSION}:
-                    raise DatabaseError(
-                        f"database {self._engine.url.database} has schema version {found}, this server needs "
-                        f"{SCHEMA_VERSION}: use the matching server, or move the file away to begin anew"
-                    )
-                connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            Base.metadata.create_all(connection)
+            if self.is_postgresql:
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_EXCLUSIVE_KEY})")
+            yield connection
+
+    @property
+    def is_postgresql(self) -> bool:
+        """Whether rows have to be locked one by one; SQLite's writers have the whole file."""
+        return self._engine.dialect.name == "postgresql"
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -84,7 +86,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A write transaction: committed at the end of the block, rolled back when an exception leaves it."""
-        with self._writers.begin() as session:
+        with self.writers.begin() as session:
             yield session
 
     @property

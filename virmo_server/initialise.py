@@ -12,8 +12,9 @@ import yaml
 from virmo_server.api.auth import add_token
 from virmo_server.certificates import make_certificates
 from virmo_server.config import ConfigError, ServerConfig, load_config
-from virmo_server.database import Database
+from virmo_server.migrate import migrate
 from virmo_server.model import Role
+from virmo_server.services import open_database
 
 CONFIG_NAME = "virmo-server.yaml"
 CLIENT_CONFIG_NAME = "virmo.yaml"
@@ -58,9 +59,9 @@ def initialise(folder: Path, *, hosts: Sequence[str], listen: str, port: int, se
     _write(config_file, yaml.safe_dump(settings, sort_keys=False).encode(), public=True)
     config = load_config(config_file)
     config.state_dir.mkdir(mode=0o700, exist_ok=True)
-    database = Database(config.database)
+    database = open_database(config)
     try:
-        database.create_tables()
+        migrate(database)
         with database.write() as session:
             token = add_token(session, name="admin", role=Role.ADMIN, now=datetime.now(UTC))
     finally:

@@ -101,13 +101,14 @@ Next:
 
 def _token(options: argparse.Namespace) -> int:
     from virmo_server.api.auth import add_token
-    from virmo_server.database import Database
+    from virmo_server.migrate import migrate
     from virmo_server.model import Role
+    from virmo_server.services import open_database
 
     config = _config(options)
-    database = Database(config.database)
+    database = open_database(config)
     try:
-        database.create_tables()
+        migrate(database)
         with database.write() as session:
             print(add_token(session, name=options.name, role=Role(options.role), now=datetime.now(UTC)))
     finally:

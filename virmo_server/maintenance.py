@@ -1,4 +1,4 @@
-"""What has to happen even when nobody asks: orders expire, lost DM sessions are dropped."""
+"""What has to happen even when nobody asks: orders expire, lost DM sessions and old events are dropped."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy import delete
 
+from virmo_server.events.feed import prune
 from virmo_server.model import DmSession
 from virmo_server.services import Services
 
@@ -16,4 +17,5 @@ def sweep(services: Services) -> None:
     with services.database.write() as session:
         services.engine.expire(session)
         session.execute(delete(DmSession).where(DmSession.updated_at < oldest))
+        prune(session, services.clock())
     services.notifier.remind()

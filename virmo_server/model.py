@@ -32,7 +32,7 @@ class OrderState(StrEnum):
         return self in FINAL_STATES
 
 
-def _words(kind: type[StrEnum]) -> Enum:
+def words_type(kind: type[StrEnum]) -> Enum:
     """Column type of an enumeration: its words, checked on the way in and out, in a plain character column."""
     return Enum(
         kind, native_enum=False, create_constraint=False, length=16, values_callable=lambda k: [e.value for e in k]
@@ -77,6 +77,8 @@ class Device(Base):
     auth_failure: Mapped[str | None] = mapped_column(String(255))
     notified_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     notify_error: Mapped[str | None] = mapped_column(String(255))
+    notify_window_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  #: begin of the minute that is counted
+    notify_count: Mapped[int] = mapped_column(default=0)  #: notifications in that minute
     virmo_root: Mapped[str | None] = mapped_column(String(255))  #: discovered by MOID; None: not yet looked for
     vmimg_root: Mapped[str | None] = mapped_column(String(255))
     labels: Mapped[list[DeviceLabel]] = relationship(
@@ -190,7 +192,7 @@ class Order(Base):
     kind: Mapped[str] = mapped_column(String(32))
     target: Mapped[str] = mapped_column(String(80))  #: orders with the same target on a device run one after another
     params: Mapped[dict[str, Any]] = mapped_column(JSON)
-    state: Mapped[OrderState] = mapped_column(_words(OrderState))
+    state: Mapped[OrderState] = mapped_column(words_type(OrderState))
     step: Mapped[str] = mapped_column(String(32))
     memory: Mapped[dict[str, Any]] = mapped_column(JSON)
     correlator: Mapped[str] = mapped_column(String(64), unique=True)
@@ -217,7 +219,7 @@ class OrderEvent(Base):
     order_id: Mapped[int] = mapped_column(ForeignKey("order.id", ondelete="CASCADE"), index=True)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
     actor: Mapped[str] = mapped_column(String(64))
-    state: Mapped[OrderState] = mapped_column(_words(OrderState))
+    state: Mapped[OrderState] = mapped_column(words_type(OrderState))
     step: Mapped[str] = mapped_column(String(32))
     text: Mapped[str] = mapped_column(Text)
 
@@ -246,7 +248,7 @@ class Token(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)
-    role: Mapped[Role] = mapped_column(_words(Role))
+    role: Mapped[Role] = mapped_column(words_type(Role))
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

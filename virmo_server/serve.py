@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+from types import FrameType
 
 import uvicorn
 
 from virmo_server.app import make_app
 from virmo_server.config import ConfigError, ServerConfig
-from virmo_server.services import open_services
+from virmo_server.services import Services, open_services
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,8 @@ BACKLOG = 2048
 
 def serve(config: ServerConfig) -> int:
     """Serve until SIGINT or SIGTERM; 0 after an orderly end."""
-    server = uvicorn.Server(uvicorn_config(config))
+    services = open_services(config)
+    server = _Server(uvicorn_config(config, services), services)
     listener = _listen(config)
     host, port = listener.getsockname()[:2]
     scheme = "https" if config.tls else "http"
@@ -37,14 +39,27 @@ def serve(config: ServerConfig) -> int:
     return 0
 
 
-def uvicorn_config(config: ServerConfig) -> uvicorn.Config:
+class _Server(uvicorn.Server):
+    """uvicorn that tells answers without an end to end, before it waits for them."""
+
+    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+        super().__init__(config)
+        self._services = services
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal to stop came."""
+        self._services.stopping.set()
+        super().handle_exit(sig, frame)
+
+
+def uvicorn_config(config: ServerConfig, services: Services) -> uvicorn.Config:
     """uvicorn's settings. Its access log is off: URLs of images are capabilities."""
     if config.tls is not None:
         for path in (config.tls.certificate, config.tls.key):
             if not path.is_file():
                 raise ConfigError(f"tls: there is no file {path}: make a trial CA with 'virmo-server init'")
     return uvicorn.Config(
-        make_app(open_services(config)),
+        make_app(services),
         ssl_certfile=None if config.tls is None else str(config.tls.certificate),
         ssl_keyfile=None if config.tls is None else str(config.tls.key),
         access_log=False,

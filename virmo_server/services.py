@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 
 from virmo_server.clock import Clock, utc_now
 from virmo_server.config import ServerConfig
 from virmo_server.database import Database
+from virmo_server.dm.trace import Trace
+from virmo_server.events.recorder import CLOCK, record_changes
 from virmo_server.images.library import ImageLibrary
+from virmo_server.migrate import migrate
 from virmo_server.notify import Notifier
 from virmo_server.orders.engine import OrderEngine
 from virmo_server.orders.service import OrderService
@@ -26,18 +30,27 @@ class Services:
     engine: OrderEngine
     orders: OrderService
     notifier: Notifier
+    trace: Trace
+    stopping: threading.Event = field(default_factory=threading.Event)  #: set when the process is told to end
 
     def close(self) -> None:
         """Release what is held."""
         self.database.close()
 
 
+def open_database(config: ServerConfig, clock: Clock = utc_now) -> Database:
+    """The database, its changes told as events; its tables are as they were found."""
+    database = Database(config.database, {CLOCK: clock})
+    record_changes(database.writers)
+    return database
+
+
 def open_services(config: ServerConfig, clock: Clock = utc_now) -> Services:
-    """Open the database and the library as ``config`` says; tables that are missing are made."""
+    """Open the database and the library as ``config`` says; its tables are brought up to date."""
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     vault = Vault(config.state_dir / KEY_NAME)
-    database = Database(config.database)
-    database.create_tables()
+    database = open_database(config, clock)
+    migrate(database)
     return Services(
         config=config,
         clock=clock,
@@ -47,4 +60,5 @@ def open_services(config: ServerConfig, clock: Clock = utc_now) -> Services:
         engine=OrderEngine(clock, config.dm),
         orders=OrderService(clock, config),
         notifier=Notifier(database, vault, clock, config.server_id),
+        trace=Trace(vault, config.dm.trace_sessions),
     )

@@ -30,12 +30,20 @@ class Vault:
 
     def seal(self, secret: str) -> str:
         """The encrypted text."""
-        return self._fernet.encrypt(secret.encode()).decode()
+        return self.seal_bytes(secret.encode()).decode()
 
     def open(self, sealed: str) -> str:
         """The secret again; :class:`VaultError` when it was sealed with another key."""
+        return self.open_bytes(sealed.encode()).decode()
+
+    def seal_bytes(self, secret: bytes) -> bytes:
+        """The encrypted octets, as ASCII."""
+        return self._fernet.encrypt(secret)
+
+    def open_bytes(self, sealed: bytes) -> bytes:
+        """The octets again; raises as :meth:`open`."""
         try:
-            return self._fernet.decrypt(sealed.encode()).decode()
+            return self._fernet.decrypt(sealed)
         except InvalidToken as error:
             raise VaultError(
                 f"{self._key_file} is not the key with which the database's secrets were sealed: restore the right"

@@ -7,11 +7,14 @@ from typing import Annotated
 from pydantic import Field
 
 from virmo_server.api import operations as op
+from virmo_server.api import operations_running as running
 from virmo_server.api import schema
+from virmo_server.api import schema_running as running_schema
 from virmo_server.api.endpoint import Endpoint, Query
 from virmo_server.model import OrderState, Role
 
 Limit = Annotated[int, Field(ge=1, le=1000)]
+Sessions = Annotated[int, Field(ge=1, le=100)]
 OrderId = Annotated[int, Field(ge=1, le=2**63 - 1)]
 DEFAULT_LIMIT = 200
 
@@ -50,6 +53,10 @@ ENDPOINTS = (
     Endpoint(
         "GET", "/devices/{device}/alerts", Role.VIEWER, "Alerts of a device", op.list_alerts, list[schema.AlertView],
         query=_LIMIT,
+    ),
+    Endpoint(
+        "GET", "/devices/{device}/trace", Role.VIEWER, "DM messages of a device's last sessions", running.get_trace,
+        list[running_schema.TraceSessionView], query={"sessions": Query(Sessions, "at most so many sessions", 5)},
     ),
     Endpoint(
         "POST", "/devices/{device}/orders", Role.OPERATOR, "Order something of a device", op.create_order,

@@ -17,6 +17,7 @@ from virmo_server.api.auth import Actor, authenticate, require
 from virmo_server.api.endpoint import Call, Endpoint, InvalidRequest, parse_body
 from virmo_server.api.endpoints import ENDPOINTS
 from virmo_server.api.openapi import openapi_document
+from virmo_server.api.stream import events_route
 from virmo_server.api.upload import upload_route
 from virmo_server.model import Role
 from virmo_server.problem import Problem
@@ -35,6 +36,7 @@ def api_routes(services: Services) -> list[BaseRoute]:
         by_path.setdefault(endpoint.path, []).append(endpoint)
     routes: list[BaseRoute] = [
         upload_route(services, API_PREFIX, authorised_actor, problem_response),
+        events_route(services, API_PREFIX, authorised_actor, problem_response),
         _document_route(),
     ]
     routes += [_route(services, path, endpoints) for path, endpoints in by_path.items()]

@@ -11,6 +11,8 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from virmo_server.api import schema
 from virmo_server.api.endpoint import Endpoint, Query
+from virmo_server.api.stream import EVENTS_QUERY
+from virmo_server.api.stream import MEDIA_TYPE as EVENTS_MEDIA_TYPE
 from virmo_server.api.upload import UPLOAD_QUERY
 from virmo_server.version import VERSION
 
@@ -22,6 +24,7 @@ _WORDS = {
     409: "does not fit the present state",
     413: "too large",
     422: "not valid",
+    503: "busy",
     507: "disk full",
 }
 _ALWAYS = (401, 403, 413, 422)
@@ -33,7 +36,10 @@ def openapi_document(endpoints: Sequence[Endpoint], prefix: str) -> dict[str, An
     for kind, mode in _kinds(endpoints):
         inputs.append((_key(kind), mode, TypeAdapter(kind).core_schema))
     schemas, definitions = GenerateJsonSchema(ref_template=REF_TEMPLATE).generate_definitions(inputs)
-    paths: dict[str, Any] = {f"{prefix}/images": {"post": _upload_operation(schemas)}}
+    paths: dict[str, Any] = {
+        f"{prefix}/images": {"post": _upload_operation(schemas)},
+        f"{prefix}/events": {"get": _events_operation(schemas)},
+    }
     for endpoint in endpoints:
         paths.setdefault(prefix + endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
     return {
@@ -97,6 +103,22 @@ def _upload_operation(schemas: dict[Any, Any]) -> dict[str, Any]:
     }
     content = {"application/json": {"schema": schemas[_key(schema.ImageView), "serialization"]}}
     operation["responses"]["201"]["content"] = content
+    return operation
+
+
+def _events_operation(schemas: dict[Any, Any]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": "follow_events",
+        "summary": "Follow what changes",
+        "description": (
+            "Server-sent events without end: the event's name is its kind (device, vm, image, order, alert), its data"
+            " a JSON object with at, device and what changed. An event 'reset' says that events were missed: look at"
+            " everything again. Needs the role viewer."
+        ),
+        "parameters": _query_parameters(EVENTS_QUERY),
+        "responses": _responses(200, (*_ALWAYS, 503), schemas),
+    }
+    operation["responses"]["200"]["content"] = {EVENTS_MEDIA_TYPE: {"schema": {"type": "string"}}}
     return operation
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -17,6 +19,8 @@ TIMEOUT_SECONDS = 30
 #: An upload's answer comes after the server has written and synced the file.
 UPLOAD_TIMEOUT_SECONDS = 600
 BLOCK_BYTES = 1 << 20
+#: The server says something at least every 15 s.
+EVENTS_TIMEOUT_SECONDS = 45
 
 
 class ClientError(Exception):
@@ -25,6 +29,15 @@ class ClientError(Exception):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something changed on the server."""
+
+    id: int
+    kind: str
+    data: dict[str, Any]
 
 
 class Client:
@@ -69,6 +82,20 @@ class Client:
                 headers={"Content-Type": "application/octet-stream"},
                 timeout=UPLOAD_TIMEOUT_SECONDS,
             )
+
+    def events(self, **query: object) -> Iterator[Event]:
+        """What changes on the server, until it ends the stream; :class:`ClientError` when that breaks."""
+        url = f"{self._base}/events"
+        timeout = (TIMEOUT_SECONDS, EVENTS_TIMEOUT_SECONDS)
+        try:
+            with self._session.get(
+                url, params=_given(query), stream=True, timeout=timeout, allow_redirects=False
+            ) as response:
+                if not response.ok:
+                    self._decode(response)
+                yield from read_events(response.iter_lines(decode_unicode=True))
+        except requests.exceptions.RequestException as error:
+            raise ClientError(f"the events of {self._settings.server} broke off ({_reason(error)})") from error
 
     def _request(self, method: str, path: str, timeout: float = TIMEOUT_SECONDS, **arguments: Any) -> Json:
         try:
@@ -116,6 +143,25 @@ class Client:
             f"the certificate of {self._settings.server} is not signed by a CA that you trust ({trusted}):"
             " set VIRMO_CA to the server's ca.pem"
         )
+
+
+def read_events(lines: Iterable[str]) -> Iterator[Event]:
+    """Server-sent events from the lines of a stream; comments are left out."""
+    number, kind, data = "", "", ""
+    for line in lines:
+        name, _, value = line.partition(": ")
+        match name:
+            case "id":
+                number = value
+            case "event":
+                kind = value
+            case "data":
+                data = value
+            case "" if kind:
+                yield Event(int(number), kind, json.loads(data))
+                kind = ""
+            case _:
+                pass
 
 
 class _ReportingFile:

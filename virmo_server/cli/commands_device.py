@@ -48,6 +48,9 @@ def register(nouns: Nouns) -> None:
     tree = command(verbs, "tree", _tree, "show the device's management tree as last read")
     device_argument(tree)
     tree.add_argument("uri", nargs="?", default=".", metavar="URI", help="below this node (default: everything)")
+    trace = command(verbs, "trace", _trace, "show the DM messages of the device's last sessions")
+    device_argument(trace)
+    trace.add_argument("--sessions", type=int, default=1, metavar="N", help="so many sessions (default: the last one)")
 
 
 def _add(context: Context) -> int:
@@ -182,6 +185,24 @@ def _tree(context: Context) -> int:
     rows = [[node["uri"], node["format"] or "", node["value"] or "", ago(node["known_at"])] for node in nodes]
     empty = f"nothing is known there: run 'virmo device refresh {options.device} --wait' first"
     context.output.table(["NODE", "FORMAT", "VALUE", "READ"], rows, empty=empty)
+    return EXIT_OK
+
+
+def _trace(context: Context) -> int:
+    options = context.options
+    sessions = context.client.get(f"/devices/{segment(options.device)}/trace", sessions=options.sessions)
+    if context.output.as_json:
+        context.output.json(sessions)
+        return EXIT_OK
+    for session in reversed(sessions):
+        context.output.line(f"session of {ago(session['started_at'])}")
+        for message in session["messages"]:
+            arrow = "device:" if message["from_device"] else "server:"
+            context.output.line(f"{message['at'][11:23]} {arrow} {message['size']} octets")
+            for line in message["lines"]:
+                context.output.line(f"    {line}")
+    if not sessions:
+        context.output.line(f"no messages of {options.device} are kept: it has not been here since they are")
     return EXIT_OK
 
 

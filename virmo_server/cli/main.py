@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from virmo_server.cli import (
     commands_device,
+    commands_events,
     commands_image,
     commands_node,
     commands_order,
@@ -19,6 +20,16 @@ from virmo_server.cli.context import EXIT_NOT_IN_TIME, EXIT_REFUSED, EXIT_USAGE,
 from virmo_server.cli.settings import SettingsError
 from virmo_server.cli.waiting import NotInTime
 
+#: Each adds its commands; in the order in which help lists them.
+MODULES = (
+    commands_device,
+    commands_image,
+    commands_vm,
+    commands_node,
+    commands_order,
+    commands_events,
+    commands_server,
+)
 DESCRIPTION = "Manage virtual machines on a fleet of boards, through a VirMO Server."
 EPILOG = """
 where the server is (the first that is set wins):
@@ -73,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ca", metavar="FILE", help="CA certificate of the server, PEM")
     parser.add_argument("--config", metavar="FILE", help="settings file")
     nouns = parser.add_subparsers(required=True, metavar="NOUN")
-    for module in (commands_device, commands_image, commands_vm, commands_node, commands_order, commands_server):
+    for module in MODULES:
         module.register(nouns)
     return parser
 

@@ -13,7 +13,9 @@ from sqlalchemy.orm import Session
 
 from dom0_agent.omadm.node import Command
 from dom0_agent.omadm.status import Status
+from virmo_server.events.recorder import tell
 from virmo_server.model import DeliveredImage, Device, KnownNode, Vm
+from virmo_server.model_running import EventKind
 from virmo_server.procedures.core import Outcome, ReadNode
 from virmo_server.procedures.refresh import (
     DEFAULT_VIRMO_ROOT,
@@ -70,9 +72,15 @@ def forget(session: Session, device: Device, uri: str) -> None:
         )
     )
     parent, _, node = uri.rpartition("/")
-    for root, table in ((virmo_root(device), Vm), (vmimg_root(device), DeliveredImage)):
+    for root, table, kind in (
+        (virmo_root(device), Vm, EventKind.VM),
+        (vmimg_root(device), DeliveredImage, EventKind.IMAGE),
+    ):
         if parent == root:
-            session.execute(delete(table).where(table.device_id == device.id, table.node == node))
+            entry = table.device_id == device.id, table.node == node
+            name = session.scalar(select(table.name).where(*entry))
+            session.execute(delete(table).where(*entry))
+            tell(session, kind, device.name, {"change": "removed", "node": node, "name": name, "uri": uri})
 
 
 def nodes_below(session: Session, device: Device, uri: str) -> list[KnownNode]:

@@ -25,6 +25,7 @@ from dom0_agent.omadm.status import Status
 from virmo_server.credentials import new_serial
 from virmo_server.devices.access import DeviceAccess, find_by_dev_id
 from virmo_server.dm.conversion import read_alert, read_nodes, to_syncml
+from virmo_server.dm.trace import Exchange
 from virmo_server.model import Device, DmSession
 from virmo_server.orders.engine import Answer as OrderAnswer
 from virmo_server.services import Services
@@ -76,6 +77,9 @@ def converse(services: Services, codec: Codec, untrusted_body: bytes, untrusted_
         body = dm_session.receive(untrusted_body, application, untrusted_hmac, message)
         row.state = json.dumps(dm_session.to_dict(), separators=(",", ":")).encode()
         row.updated_at = services.clock()
+        if device is not None:
+            exchange = Exchange(untrusted_body, body, row.updated_at)
+            services.trace.keep(session, device, row.serial, codec.media_type, exchange)
         return Answer(body, dm_session.outgoing_hmac)
 
 
@@ -127,6 +131,8 @@ def _new_row(services: Services, session: Session, device: Device | None, source
         updated_at=now,
     )
     session.add(row)
+    if device is not None:
+        services.trace.begin(session, device, row.serial)
     return row
 
 

@@ -35,7 +35,7 @@ class Poller(threading.Thread):
         while not self.stopped.wait(0.02):
             try:
                 self.board.session()
-            except (requests.ConnectionError, requests.Timeout):
+            except requests.RequestException:  # no connection, or an answer that broke off in its middle
                 self.broken_sessions += 1
                 self.board.http.close()
             self.board.board.finish_operations()

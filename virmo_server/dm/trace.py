@@ -1,0 +1,108 @@
+"""Keeps the DM messages of each device's last sessions, for people who have to see what was said.
+
+Messages hold credentials, so they are kept sealed by the vault, and are shown without them. Writing must be cheap: the
+text is made when somebody looks.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from dom0_agent.omadm.codec import codec_for
+from dom0_agent.omadm.trace import trace_lines
+from virmo_server.model import Device
+from virmo_server.model_running import TracedMessage
+from virmo_server.vault import Vault
+
+#: Larger messages are counted, not kept: they carry an object that belongs to no trace.
+MAX_KEPT_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ShownMessage:
+    """A message for people; ``lines`` as the agent's own trace has them."""
+
+    at: datetime
+    from_device: bool
+    media_type: str
+    size: int
+    lines: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSession:
+    """The messages of one DM session, in their order."""
+
+    serial: str
+    messages: list[ShownMessage]
+
+
+class Trace:
+    """The trace of the last ``sessions`` sessions of each device; 0 keeps nothing."""
+
+    def __init__(self, vault: Vault, sessions: int) -> None:
+        self._vault = vault
+        self._sessions = sessions
+
+    def begin(self, session: Session, device: Device, serial: str) -> None:
+        """A session begins: drop those that are too old."""
+        if not self._sessions:
+            return
+        kept = self._serials(session, device, self._sessions - 1)
+        session.execute(
+            delete(TracedMessage).where(
+                TracedMessage.device_id == device.id, TracedMessage.serial.not_in([*kept, serial])
+            )
+        )
+
+    def keep(self, session: Session, device: Device, serial: str, media_type: str, exchange: Exchange) -> None:
+        """Keep a message and its answer."""
+        if not self._sessions:
+            return
+        for from_device, body in ((True, exchange.untrusted_question), (False, exchange.answer)):
+            kept = self._vault.seal_bytes(zlib.compress(body, 1)) if len(body) <= MAX_KEPT_BYTES else b""
+            session.add(
+                TracedMessage(
+                    device_id=device.id,
+                    serial=serial,
+                    at=exchange.at,
+                    from_device=from_device,
+                    media_type=media_type,
+                    size=len(body),
+                    body=kept,
+                )
+            )
+
+    def show(self, session: Session, device: Device, limit: int) -> list[ShownSession]:
+        """The last ``limit`` sessions, newest first."""
+        shown: dict[str, list[ShownMessage]] = {serial: [] for serial in self._serials(session, device, limit)}
+        query = select(TracedMessage).where(TracedMessage.device_id == device.id, TracedMessage.serial.in_(shown))
+        for row in session.scalars(query.order_by(TracedMessage.id)):
+            message = ShownMessage(row.at, row.from_device, row.media_type, row.size, self._lines(row))
+            shown[row.serial].append(message)
+        return [ShownSession(serial, messages) for serial, messages in shown.items()]
+
+    def _serials(self, session: Session, device: Device, limit: int) -> Sequence[str]:
+        query = select(TracedMessage.serial).where(TracedMessage.device_id == device.id)
+        newest_first = query.group_by(TracedMessage.serial).order_by(func.max(TracedMessage.id).desc())
+        return session.scalars(newest_first.limit(limit)).all()
+
+    def _lines(self, row: TracedMessage) -> list[str]:
+        if not row.body:
+            return [f"{row.size} octets, too many to be kept"]
+        return trace_lines(codec_for(row.media_type), zlib.decompress(self._vault.open_bytes(row.body)))
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A message of a device, its answer, and when that was."""
+
+    untrusted_question: bytes
+    answer: bytes
+    at: datetime

@@ -1,0 +1,1 @@
+"""What changed, as a stream that operators and their tools can follow."""
