@@ -111,6 +111,7 @@ _TOOLS = {
         "openssl": "openssl",
         "zstd": "zstd",
         "losetup": "mount",
+        "qemu-img": "qemu-utils",
         "cp": "coreutils",
     },
     "sim": {"openssl": "openssl", "zstd": "zstd", "cp": "coreutils"},

@@ -85,7 +85,9 @@ class Overview:
             "storage": allocation.storage,
             "cpu": allocation.cpu,
             "network": allocation.network,
+            "suspend_kind": None if record.suspend_kind is None else record.suspend_kind.value,
             "running_step": record.running_step,
+            "progress": record.progress,
             "last_error": record.last_error,
         }
 

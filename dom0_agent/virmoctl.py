@@ -78,6 +78,7 @@ _UNITS: dict[str, Callable[[Any], str]] = {
     "storage": size,
     "uptime": lambda seconds: f"{seconds} s",
     "cpu": lambda percent: f"{percent} %",
+    "progress": lambda percent: f"{percent} %",
     "network": lambda percent: f"{percent} %",
 }
 
@@ -108,11 +109,14 @@ def _show_session(result: dict[str, Any]) -> str:
 def _show_vms(vms: list[dict[str, Any]]) -> str:
     if not vms:
         return "no VMs"
-    rows = [
-        (v["node"] or "-", v["vmid"], v["state"], size(v["ram"]), v["running_step"] or v["last_error"] or "-")
-        for v in vms
-    ]
+    rows = [(v["node"] or "-", v["vmid"], v["state"], size(v["ram"]), _doing(v)) for v in vms]
     return table(("NODE", "VMID", "STATE", "RAM", "DOING"), rows)
+
+
+def _doing(vm: dict[str, Any]) -> str:
+    if vm["running_step"] is None:
+        return vm["last_error"] or "-"
+    return f"{vm['running_step']} ({vm['progress'] or 0} %)"
 
 
 def _show_images(images: list[dict[str, Any]]) -> str:

@@ -271,6 +271,16 @@ def adopt_saved(path: Path) -> bool:
     return True
 
 
+def saved_size(path: Path) -> int:
+    """Bytes of a saved state, complete or being written."""
+    for file in (path, _partial(path)):
+        try:
+            return file.stat().st_size
+        except FileNotFoundError:
+            continue
+    return 0
+
+
 def discard_saved(path: Path) -> None:
     """Remove a saved state and what a broken save left of it."""
     path.unlink(missing_ok=True)

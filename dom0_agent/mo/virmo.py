@@ -139,9 +139,20 @@ def _text(value: str | None) -> Value | None:
     return None if value is None else Value(value)
 
 
+def _number(value: int | None) -> Value | None:
+    return None if value is None else Value(str(value), Format.INT)
+
+
+def _domain_uuid(record: VmRecord) -> Value | None:
+    return None if record.state is VmState.NOT_CREATED else Value(str(record.vmid))
+
+
 _LIVE_LEAVES: dict[Path, Callable[[VmRecord], Value | None]] = {
     ("State",): lambda record: Value(str(int(record.state)), Format.INT),
     ("Resources", "CurrentConfig"): lambda record: Value(format_allocation(record.allocation)),
+    ("Ext", "DomainUUID"): _domain_uuid,
+    ("Ext", "SuspendKind"): lambda record: _text(None if record.suspend_kind is None else record.suspend_kind.value),
+    ("Ext", "Progress"): lambda record: _number(record.progress),
     ("Ext", "RunningStep"): lambda record: _text(record.running_step),
     ("Ext", "LastError"): lambda record: _text(record.last_error),
 }

@@ -131,8 +131,37 @@ _VM_CHILDREN = (
         types=(),
         description="What this implementation tells beyond the specification (R-068).",
         children=(
-            _client_leaf("RunningStep", Format.CHR, "What the running operation is doing.", occurrence="ZeroOrOne"),
-            _client_leaf("LastError", Format.CHR, "Why the last operation failed.", occurrence="ZeroOrOne"),
+            _client_leaf(
+                "DomainUUID",
+                Format.CHR,
+                "UUID of the VM's domain, as the hypervisor's own tools show it; exists once the VM is created.",
+                occurrence="ZeroOrOne",
+            ),
+            _client_leaf(
+                "SuspendKind",
+                Format.CHR,
+                "How a suspended VM is kept; exists in State 3. save: its memory is in a file, RAM and CPU are free, "
+                "and it survives a reboot. pause: its vCPUs are stopped, its memory is kept; a reboot loses it.",
+                occurrence="ZeroOrOne",
+            ),
+            _client_leaf(
+                "RunningStep",
+                Format.CHR,
+                "What the running operation is doing; exists while one runs.",
+                occurrence="ZeroOrOne",
+            ),
+            _client_leaf(
+                "Progress",
+                Format.INT,
+                "Percent of the running operation, 0 to 100; exists while one runs.",
+                occurrence="ZeroOrOne",
+            ),
+            _client_leaf(
+                "LastError",
+                Format.CHR,
+                "Why the last operation failed, or what happened to the VM by itself.",
+                occurrence="ZeroOrOne",
+            ),
         ),
     ),
 )

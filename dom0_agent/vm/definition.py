@@ -6,7 +6,7 @@ Plain data. Knows neither files nor the hypervisor's calls; turns into a :class:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
@@ -17,7 +17,17 @@ from dom0_agent.vm.model import Allocation, SuspendKind, VmRecord, VmState
 
 #: Domains of ours are named so; the name serves people at dom0's console, nothing is looked up by it.
 NAME_PREFIX = "virmo-"
-DATA_DEVICE = "xvdb"
+#: What the data disk may be in the guest: the first of these that the image's own disks leave free.
+DATA_DEVICES = tuple(f"xvd{letter}" for letter in "bcdefghijklmnopqrstuvwxyz")
+
+
+def data_device(taken: Iterable[str]) -> str:
+    """The device of a VM's data disk beside disks with these. :class:`ValueError` when there is none left."""
+    devices = set(taken)
+    for device in DATA_DEVICES:
+        if device not in devices:
+            return device
+    raise ValueError("the image's disks leave no device for the data disk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +115,8 @@ class Vm:
             "host_boot_id": self.host_boot_id,
             "restarts": list(self.restarts),
         }
-        return StoredVm(replace(self.record, running_step=None), self.reserved, self.macs, self.disks, build)
+        record = replace(self.record, running_step=None, progress=None)
+        return StoredVm(record, self.reserved, self.macs, self.disks, build)
 
     @classmethod
     def load(cls, row: StoredVm) -> Vm:

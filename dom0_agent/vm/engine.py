@@ -230,7 +230,7 @@ class VmEngine:
         with self._lock:
             slot = self._slots.get(operation.before.vmid)
             if slot is not None:
-                slot.step = step
+                slot.doing = (operation, step)
         logger.info("step vmid=%s action=%s step=%r", operation.before.vmid, operation.action, step.name)
 
     def _conclude(self, slot: Slot, request: Request, outcome: Outcome) -> None:
@@ -262,7 +262,7 @@ class VmEngine:
 
     def _show(self, slot: Slot, vm: Vm | None) -> None:
         """Put the VM's new state into the table. The lock is held."""
-        slot.step = None
+        slot.doing = None
         if vm is None:
             self._slots.pop(slot.vm.vmid, None)
             # The worker still has to report the end: who stops the engine waits for that, too.

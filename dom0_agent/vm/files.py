@@ -1,7 +1,7 @@
 """The files of VMs: a directory each, named by the VMID, below ``vms``; what is being removed lies below ``trash``.
 
-Copies images' disks without copying where the file system can (reflink), and sparse otherwise. Knows paths and space;
-must not know states or domains.
+Copies images' disks without copying where the file system can (reflink), and sparse otherwise; a qcow2 becomes raw, so
+that no program in dom0 has to serve it while the VM runs. Knows paths and space; must not know states or domains.
 """
 
 from __future__ import annotations
@@ -72,13 +72,23 @@ class VmFiles:
         except OSError as error:
             raise FilesError(f"cannot read {source}: {error.strerror}") from error
         argv = ["cp", "--reflink=auto", "--sparse=always", "--", str(source), str(target)]
-        result = self._run(argv, COPY_BASE + held / COPY_RATE)
-        if result.returncode != 0:
-            complaint = result.untrusted_complaint
-            kind = NoSpace if os.strerror(errno.ENOSPC) in complaint else FilesError
-            raise kind(f"cannot copy {source.name} to {target}: {complaint}")
-        target.chmod(0o600)
-        self.make_durable(target)
+        self._make(argv, COPY_BASE + held / COPY_RATE, source, target)
+
+    def convert(self, source: Path, target: Path, virtual_size: int) -> None:
+        """Make a raw, sparse disk of a verified qcow2, durably. ``virtual_size`` is what it may grow to.
+
+        How much it holds is seen only afterwards: :class:`NoSpace` also when it would eat into the reserve.
+        """
+        argv = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", "-S", "4k", str(source), str(target)]
+        self._make(argv, COPY_BASE + virtual_size / COPY_RATE, source, target)
+        self.require_space(0, f"disk {target.name}")
+
+    def size(self, vmid: UUID) -> int:
+        """Bytes that a VM's files hold on storage."""
+        try:
+            return sum(path.stat().st_blocks * 512 for path in self.directory(vmid).iterdir())
+        except FileNotFoundError:  # it comes or goes this moment
+            return 0
 
     def make_sparse(self, target: Path, size: int) -> None:
         """A file of ``size`` bytes that holds nothing yet."""
@@ -139,6 +149,15 @@ class VmFiles:
         if self._delete_policy == "shred" and directory.is_dir():
             self._shred(sorted(path for path in directory.rglob("*") if path.is_file() and not path.is_symlink()))
         self._remove(directory)
+
+    def _make(self, argv: Sequence[str], deadline: float, source: Path, target: Path) -> None:
+        result = self._run(argv, deadline)
+        if result.returncode != 0:
+            complaint = result.untrusted_complaint
+            kind = NoSpace if os.strerror(errno.ENOSPC) in complaint else FilesError
+            raise kind(f"cannot copy {source.name} to {target}: {complaint}")
+        target.chmod(0o600)
+        self.make_durable(target)
 
     def _shred(self, files: Sequence[Path]) -> None:
         for file in files:

@@ -62,6 +62,7 @@ class VmRecord:
     last_error: str | None = None
     vendor: Mapping[str, str] = field(default_factory=dict)  #: unknown keys of CreateParams, kept (A-19)
     suspend_kind: SuspendKind | None = None  #: set in SUSPENDED only
+    progress: int | None = None  #: percent of the current operation, 0 to 100; None when none runs
 
 
 @dataclass(frozen=True, slots=True)

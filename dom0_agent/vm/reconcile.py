@@ -160,11 +160,13 @@ class Reconciler:
         elif self._wanted_again(vm, finding) and (finding is Finding.HOST_REBOOTED or self._noted(slot)):
             self._restart(slot)
         else:
-            services.hypervisor.destroy(vm.vmid)
-            discard_saved(services.files.saved_state(vm.vmid))  # of a save that was given up, and ended the guest late
             loop = ", too often in a short time" if len(slot.vm.restarts) > services.config.reboot_limit else ""
             now = vm.moved(VmState.POWERED_OFF, error=f"VM {vm.vmid}: {finding.value}{loop}")
+            # The guest has ended: State says so before the toolstack takes its seconds to remove what is left of it.
+            # Whatever is asked of this VM meanwhile waits in its queue, and a crash in between leaves a LEFTOVER.
             self._change(slot, replace(now, restarts=()))
+            services.hypervisor.destroy(vm.vmid)
+            discard_saved(services.files.saved_state(vm.vmid))  # of a save that was given up, and ended the guest late
 
     def _wanted_again(self, vm: Vm, finding: Finding) -> bool:
         """Whether a VM that ended so is to run again."""

@@ -41,6 +41,11 @@ class Operation:
     work: Work
     host_boot_id: str  #: of the boot of dom0 in which it began
 
+    def progress(self, step: Step) -> int:
+        """Percent that is done while ``step`` is being done: 0 to 100."""
+        done = self.plan.steps.index(step) + min(1.0, max(0.0, step.fraction(self.work)))
+        return int(100 * done / len(self.plan.steps))
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

@@ -39,11 +39,12 @@ class Slot:
     worker: Worker
     requests: list[Request] = field(default_factory=list)  #: accepted and not ended; the first may be running
     look_queued: bool = False
-    step: Step | None = None
+    doing: tuple[Operation, Step] | None = None
 
     def shown(self) -> VmRecord:
         """The record as others see it: the State before, while an operation runs, and what that is doing."""
-        if self.step is None:
+        if self.doing is None:
             return self.vm.record
-        state = self.step.shows or self.vm.record.state
-        return replace(self.vm.record, state=state, running_step=self.step.name)
+        operation, step = self.doing
+        state = step.shows or self.vm.record.state
+        return replace(self.vm.record, state=state, running_step=step.name, progress=operation.progress(step))

@@ -89,7 +89,7 @@ def test_a_guest_that_ends_by_itself_is_powered_off_and_told(rig: Rig, how: str)
     eventually(lambda: rig.state(vmid) is VmState.POWERED_OFF, patience, "State follows")
     eventually(lambda: rig.spontaneous() == [VmState.POWERED_OFF], 2, "it is told")
     assert how in (rig.record(vmid).last_error or "").replace("powered off", "poweroff")
-    assert rig.hypervisor.find(vmid) is None
+    eventually(lambda: rig.hypervisor.find(vmid) is None, rig.backend.patience, "what was left of it is removed")
     assert rig.do(vmid, Primitive.POWER_ON).status == 200
 
 

@@ -42,6 +42,7 @@ class Work:
         self.vm = vm
         self.arguments = arguments
         self.cancelled = threading.Event()
+        self.expected = 0  #: bytes that the step which is running is going to write, once it knows
 
     def check(self) -> None:
         """A point where the operation may be given up. :class:`Cancelled` when it is to be."""
@@ -66,6 +67,11 @@ class Step:
 
     def undo(self, work: Work) -> None:
         """Restore what was; no error when there is nothing to undo."""
+
+    def fraction(self, work: Work) -> float:
+        """How much of it is done while it runs, 0 to 1, as far as its traces tell. Called from any thread."""
+        del work
+        return 0.0
 
     def happened(self, work: Work) -> bool:
         """After ``do`` failed, or the agent died in it: did it take effect all the same, beyond undoing?"""

@@ -11,7 +11,7 @@ from dom0_agent.hypervisor.interface import DomainType, HypervisorError
 from dom0_agent.images.model import ImageDisk, VerifiedImage
 from dom0_agent.store.vms import StoredDisk
 from dom0_agent.vm.config import VmConfig
-from dom0_agent.vm.definition import DATA_DEVICE, Definition
+from dom0_agent.vm.definition import Definition, data_device
 from dom0_agent.vm.files import FilesError
 from dom0_agent.vm.model import Allocation, VmState
 from dom0_agent.vm.steps.base import Step, Work
@@ -30,22 +30,28 @@ class MakeFiles(Step):
         image = services.images.verified(work.arguments["img_id"])
         allocation = work.vm.reserved or initial_allocation(services.config, image)
         directory = services.files.make(work.vm.vmid)
-        services.files.require_space(_needed(image), f"VM {work.vm.vmid}")
+        work.expected = _needed(image)
+        services.files.require_space(work.expected, f"VM {work.vm.vmid}")
         kernel, ramdisk = (
             self._copy(work, source, directory / name)
             for source, name in ((image.kernel, "kernel"), (image.ramdisk, "ramdisk"))
         )
         disks = [self._disk(work, disk, directory) for disk in image.disks]
         if allocation.storage:
-            data = directory / f"{DATA_DEVICE}.raw"
+            device = data_device(disk.device for disk in disks)
+            data = directory / f"{device}.raw"
             services.files.make_sparse(data, allocation.storage)
-            disks.append(StoredDisk(str(data), DATA_DEVICE, role="data"))
+            disks.append(StoredDisk(str(data), device, role="data"))
         services.files.make_durable(directory)
         services.files.make_durable(directory.parent)
         definition = Definition(DomainType(image.type), image.vcpus, image.cmdline, kernel, ramdisk)
         record = replace(work.vm.record, allocation=allocation, img_id=image.img_id)
         macs = work.vm.macs or ((_new_mac(),) if services.config.bridge else ())
         work.vm = replace(work.vm, record=record, definition=definition, disks=tuple(disks), macs=macs, reserved=None)
+
+    def fraction(self, work: Work) -> float:
+        """What is copied of the image's bytes."""
+        return work.services.files.size(work.vm.vmid) / work.expected if work.expected else 0.0
 
     def undo(self, work: Work) -> None:
         """Remove the directory."""
@@ -59,9 +65,13 @@ class MakeFiles(Step):
         return target
 
     def _disk(self, work: Work, disk: ImageDisk, directory: Path) -> StoredDisk:
-        target = directory / f"{disk.device}.{disk.format}"
-        self._copy(work, disk.path, target)
-        return StoredDisk(str(target), disk.device, disk.format)
+        target = directory / f"{disk.device}.raw"
+        if disk.format == "raw":
+            self._copy(work, disk.path, target)
+        else:
+            work.check()
+            work.services.files.convert(disk.path, target, disk.virtual_size)
+        return StoredDisk(str(target), disk.device)
 
 
 class Hide(Step):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from dom0_agent.hypervisor.interface import NoSuchDomain
-from dom0_agent.hypervisor.readback import adopt_saved, discard_saved
+from dom0_agent.hypervisor.readback import adopt_saved, discard_saved, saved_size
 from dom0_agent.vm.steps.base import Step, Work
 from dom0_agent.vm.steps.start import StartPaused
 
@@ -25,6 +25,10 @@ class Save(Step):
         path = services.files.saved_state(vmid)
         discard_saved(path)
         services.hypervisor.save(vmid, path)
+
+    def fraction(self, work: Work) -> float:
+        """What is written of the guest's memory."""
+        return saved_size(work.services.files.saved_state(work.vm.vmid)) / max(1, work.vm.record.allocation.ram)
 
     def undo(self, work: Work) -> None:
         """The guest runs on; what was written of it is of no use."""

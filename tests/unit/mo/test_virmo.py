@@ -14,7 +14,7 @@ from dom0_agent.omadm.status import DMError
 from dom0_agent.omadm.tree import ManagementTree
 from dom0_agent.omadm.tree_access import ItemValue
 from dom0_agent.operation import OperationResult, Origin
-from dom0_agent.vm.model import Primitive, VmState
+from dom0_agent.vm.model import Primitive, SuspendKind, VmRecord, VmState
 from tests.unit.mo.engines import MemoryVms
 
 SERVER = "srv"
@@ -251,3 +251,21 @@ def test_a_correlator_free_exec_needs_the_servers_right(device: Device) -> None:
     device.created()
     device.tree.device_set_acl(("VirMO",), "Add=*&Get=*&Exec=other")
     assert status_of(device.execute, "./VirMO/a/Operations/Suspend") == 425
+
+
+def test_vendor_nodes_tell_what_the_specification_does_not(device: Device) -> None:
+    """R-068: how the VM is suspended, its domain's UUID, progress, last error; 404 where there is nothing to tell."""
+    device.add("./VirMO/a")
+    vmid = next(iter(device.vms.records))
+    nodes = ("DomainUUID", "SuspendKind", "RunningStep", "Progress", "LastError")
+    assert {status_of(device.get, f"./VirMO/a/Ext/{name}") for name in nodes} == {404}
+    device.vms.records[vmid] = VmRecord(
+        vmid, VmState.SUSPENDED, running_step="saving", progress=40, last_error="oops", suspend_kind=SuspendKind.SAVE
+    )
+    assert {name: device.get(f"./VirMO/a/Ext/{name}") for name in nodes} == {
+        "DomainUUID": str(vmid),
+        "SuspendKind": "save",
+        "RunningStep": "saving",
+        "Progress": "40",
+        "LastError": "oops",
+    }

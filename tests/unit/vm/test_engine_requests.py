@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from dom0_agent.hypervisor.sim.faults import Fault
 from dom0_agent.operation import OperationRefused, Origin
 from dom0_agent.vm.model import Primitive, VmState
+from dom0_agent.vm.steps import MakeFiles, Save, Work
 from tests.contract.support import MIB, Rig, SimBackend, eventually
 from tests.contract.truth import assert_truth
 
@@ -93,12 +97,27 @@ def test_the_running_step_is_told_and_state_stays_as_before(make_engine: MakeEng
     sim(rig).faults.set(Fault("create", "slow", seconds=0.5))
     handle = rig.engine.submit(vmid, Primitive.CREATE, img_id="img-1")
     eventually(lambda: rig.record(vmid).running_step == "building the domain", 5, "the step is told")
+    assert rig.record(vmid).progress == 33, "the first of three steps is done"
     assert rig.state(vmid) is VmState.NOT_CREATED
     assert refusal(lambda: rig.engine.submit(vmid, Primitive.CREATE, img_id="img-1")) == 417
     assert refusal(lambda: rig.engine.forget(vmid)) == 405
     assert handle.wait(20) is not None
-    assert rig.record(vmid).running_step is None
+    assert (rig.record(vmid).running_step, rig.record(vmid).progress) == (None, None)
     assert rig.state(vmid) is VmState.RUNNING
+
+
+def test_progress_within_a_step_is_what_is_written(make_engine: MakeEngine) -> None:
+    """Of a copy the bytes of the image, of a save the guest's memory; never over 100."""
+    rig = make_engine()
+    vmid = rig.running()
+    operation_work = Work(rig.engine._services, rig.engine._slots[vmid].vm, {})
+    assert (MakeFiles().fraction(operation_work), Save().fraction(operation_work)) == (0.0, 0.0)
+    operation_work.expected = 2 * rig.engine._services.files.size(vmid)
+    assert MakeFiles().fraction(operation_work) == 0.5
+    saved = rig.engine._services.files.saved_state(vmid)
+    with saved.with_name("saved.partial").open("wb") as file:
+        file.truncate(rig.record(vmid).allocation.ram // 4)
+    assert Save().fraction(operation_work) == 0.25
 
 
 def test_delete_preempts_a_create_and_removes_the_entry(make_engine: MakeEngine) -> None:
@@ -199,6 +218,40 @@ def test_the_initial_allocation_is_the_images_ram_and_the_policys_rest(make_engi
     assert rig.record(second).allocation.ram == 64 * MIB
     disk = rig.state_dir / "vms" / str(first) / "xvdb.raw"
     assert (disk.stat().st_size, disk.stat().st_blocks) == (5 * MIB, 0)
+
+
+def test_the_data_disk_takes_the_first_device_that_the_image_leaves(make_engine: MakeEngine) -> None:
+    rig = make_engine(default_storage=5 * MIB)
+    image = rig.backend.image
+    second = dataclasses.replace(image.disks[0], device="xvdb")
+    rig.images.images["two"] = dataclasses.replace(image, img_id="two", disks=(*image.disks, second))
+    vmid = rig.engine.add()
+    result = rig.engine.submit(vmid, Primitive.CREATE, img_id="two").wait(20)
+    assert result is not None
+    assert result.ok, result.message
+    names = sorted(path.name for path in (rig.state_dir / "vms" / str(vmid)).glob("*.raw"))
+    assert names == ["xvda.raw", "xvdb.raw", "xvdc.raw"]
+    assert (rig.state_dir / "vms" / str(vmid) / "xvdc.raw").stat().st_size == 5 * MIB
+
+
+def test_a_qcow2_disk_becomes_raw(make_engine: MakeEngine, tmp_path: Path) -> None:
+    """No program of dom0 has to serve it; also from compressed clusters."""
+    rig = make_engine()
+    content = tmp_path / "content.raw"
+    content.write_bytes(os.urandom(MIB) + bytes(30 * MIB) + b"end of the disk".ljust(MIB, b"."))
+    disk = tmp_path / "disk.qcow2"
+    subprocess.run(["qemu-img", "convert", "-c", "-O", "qcow2", str(content), str(disk)], check=True, timeout=60)
+    image = rig.backend.image
+    packed = dataclasses.replace(image.disks[0], path=disk, format="qcow2", virtual_size=32 * MIB)
+    rig.images.images["q"] = dataclasses.replace(image, img_id="q", disks=(packed,))
+    vmid = rig.engine.add()
+    result = rig.engine.submit(vmid, Primitive.CREATE, img_id="q").wait(20)
+    assert result is not None
+    assert result.ok, result.message
+    made = rig.state_dir / "vms" / str(vmid) / "xvda.raw"
+    assert made.read_bytes() == content.read_bytes()
+    assert made.stat().st_blocks * 512 < 4 * MIB, "what was empty takes no space"
+    assert made.stat().st_mode & 0o777 == 0o600
 
 
 def test_unknown_create_params_and_the_image_id_are_kept(make_engine: MakeEngine) -> None:
