@@ -1,6 +1,7 @@
 """The slow layer of a dom0 image: Debian's packages, trimmed, with the hypervisor and kernel beside them.
 
-Nothing of this project is in it, so it is rebuilt only when the package list, the archives or this code change.
+Nothing of this project is in it, so it is rebuilt only when the package list, the archives or this code change. The
+build machine's own architecture is installed by Debian's tools; any other is put together from it (`image.foreign`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from image.arch import Arch, BootFiles
 from image.cache import Cache, Entry, hash_files
 from image.errors import ImageError
+from image.foreign import assemble, native
 from image.host import ensure_packages, run_tool
 from image.initramfs import Ramdisk
 from image.modules import DOM0_MODULES, builtin, closure, kernel_version, named, prune, read_dependencies
@@ -107,12 +109,15 @@ def build_base(arch: Arch, cache: Cache, progress: Progress) -> Base:
     """The base layer, from the cache when nothing it is made of has changed."""
     ensure_packages(BUILD_TOOLS)
     sources, signed_by = debian_sources(), keyrings()
+    own = native()
+    configured = None if arch == own else _build_native(own, cache)
     inputs = {
         "arch": arch.name,
         "packages": " ".join((*PACKAGES, arch.dom0_kernel, arch.hypervisor_package)),
         "sources": sources_list(sources),
         "modules": " ".join(DOM0_MODULES),
         "code": hash_files((_FILES.parent / name for name in _CODE), _FILES.parent),
+        **({} if configured is None else _foreign_inputs(configured)),
     }
 
     def build(folder: Path) -> None:
@@ -122,7 +127,11 @@ def build_base(arch: Arch, cache: Cache, progress: Progress) -> Base:
                 archive = Archive.open(cache.root / f"apt-{arch.name}", arch, sources, signed_by)
             with progress.step("base: packages"):
                 root = work / "root"
-                _bootstrap(arch, root, work, sources_list(sources, signed_by), progress)
+                if configured is None:
+                    _bootstrap(arch, root, work, sources_list(sources, signed_by), progress)
+                else:
+                    names = (*PACKAGES, arch.hypervisor_package)
+                    assemble(archive, names, root, excluded=_EXCLUDED, like=configured.tree, report=progress.fraction)
                 _trim(root)
             with progress.step("base: kernel"):
                 _install_kernel(arch, archive, root, work / "kernel", folder)
@@ -134,6 +143,21 @@ def build_base(arch: Arch, cache: Cache, progress: Progress) -> Base:
     if not entry.fresh:
         progress.skip(STEPS, "base: unchanged")
     return Base(entry)
+
+
+def _foreign_inputs(configured: Base) -> dict[str, str]:
+    here = Path(__file__).parent
+    return {"configured": configured.entry.key, "assembly": hash_files([here / "foreign.py"], here)}
+
+
+def _build_native(arch: Arch, cache: Cache) -> Base:
+    """The build machine's own layer, for another one to be put together from; shown as a build of its own."""
+    progress = Progress(f"base {arch.name}")
+    progress.plan(STEPS)
+    base = build_base(arch, cache, progress)
+    if base.entry.fresh:
+        progress.finish()
+    return base
 
 
 def _bootstrap(arch: Arch, root: Path, work: Path, sources: str, progress: Progress) -> None:
@@ -190,11 +214,12 @@ def _install_kernel(arch: Arch, archive: Archive, root: Path, kernel: Path, fold
     prune(kernel, version, DOM0_MODULES)
     shutil.copytree(kernel / "lib/modules", root / "usr/lib/modules", dirs_exist_ok=True)
     shutil.copy(kernel / f"boot/vmlinuz-{version}", folder / "vmlinuz")
-    compressed = root.parent / "boot" / arch.hypervisor_file
-    if not compressed.exists():
+    hypervisor = root.parent / "boot" / arch.hypervisor_file
+    if not hypervisor.exists():
         raise ImageError(f"{arch.hypervisor_package} brought no {arch.hypervisor_file}")
     # QEMU must get the hypervisor uncompressed: given the .gz it says "linux kernel too old".
-    (folder / "xen").write_bytes(gzip.decompress(compressed.read_bytes()))
+    unpacked = gzip.decompress if hypervisor.suffix == ".gz" else bytes
+    (folder / "xen").write_bytes(unpacked(hypervisor.read_bytes()))
     (folder / "initrd.img").write_bytes(_ramdisk(kernel, version))
 
 

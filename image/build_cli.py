@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         help="also boot it once with this scheduler of Xen's, so that the first image/boot and tests start in seconds",
     )
     guest = parser.add_argument_group("guest")
-    guest.add_argument("--type", choices=("pv", "pvh"), default="pv", help="how Xen runs it (default: pv)")
+    guest.add_argument("--type", choices=("pv", "pvh"), help="how Xen runs it (default: pv; on Arm pvh)")
     return parser
 
 

@@ -1,6 +1,6 @@
 """The sample guest as a VM image bundle: kernel, RAM disk with the guest shim, and the manifest that names them.
 
-build_guest("x86_64")                     # PV
+build_guest("x86_64")                     # PV, on Arm PVH: the first of the architecture's types
 build_guest("x86_64", guest_type="pvh")   # the same files, another `type` in vm.yaml
 """
 
@@ -35,7 +35,7 @@ _FILES = Path(__file__).parent / "files" / "guest"
 def build_guest(
     arch: str | Arch = "x86_64",
     *,
-    guest_type: str = "pv",
+    guest_type: str | None = None,
     cache: Cache | None = None,
     say: Callable[[str], None] = lambda _message: None,
 ) -> Path:
@@ -48,8 +48,10 @@ def build_guest(
     return bundle
 
 
-def build_bundle(arch: Arch, guest_type: str, progress: Progress, cache: Cache) -> Path:
+def build_bundle(arch: Arch, guest_type: str | None, progress: Progress, cache: Cache) -> Path:
     """The same, as part of a larger build."""
+    if guest_type is None:
+        guest_type = arch.guest_types[0]
     if guest_type not in arch.guest_types:
         raise ImageError(f"{arch.name} has no {guest_type} guests", todo=f"choose {' or '.join(arch.guest_types)}")
     base = build_guest_base(arch, cache, progress)

@@ -76,6 +76,26 @@ class Archive:
             self._apt("apt-get", "download", *names, what=f"downloading {' '.join(names)}", cwd=archives)
         return files
 
+    def closure(self, names: Sequence[str]) -> list[Path]:
+        """Fetches packages and all that they depend on, as if nothing were installed; apt's patterns are understood."""
+        folder, nothing = self.folder / "closure", self.folder / "nothing"
+        for made in (folder, nothing):
+            (made / "partial").mkdir(parents=True, exist_ok=True)
+        install = ("install", "-y", "--no-install-recommends", *names)
+        what = f"downloading {self.arch.name} packages"
+        # apt leaves out of this list what it finds in its archive folder: it is shown an empty one.
+        uris = self._apt("apt-get", "-o", f"Dir::Cache::archives={nothing}", "--print-uris", *install, what=what)
+        files = [folder / line.split()[1] for line in uris.splitlines() if line.startswith("'")]
+        self._apt("apt-get", "-o", f"Dir::Cache::archives={folder}", "--download-only", *install, what=what)
+        wanted = {_name_of(file) for file in files}
+        for old in folder.glob("*.deb"):
+            if _name_of(old) in wanted and old not in files:
+                old.unlink()
+        missing = [file.name for file in files if not file.exists()]
+        if missing or not files:
+            raise ImageError(f"{what}: not there afterwards: {', '.join(missing) or 'anything'}")
+        return files
+
     def _apt(self, program: str, *words: str, what: str, cwd: Path | None = None) -> str:
         return run_tool([program, *self.options, *words], what=what, timeout=APT_TIMEOUT, cwd=cwd or self.folder)
 
@@ -83,6 +103,28 @@ class Archive:
 def unpack(package: Path, folder: Path) -> None:
     """Unpacks a .deb's files; nothing in it is run."""
     run_tool(["dpkg-deb", "--extract", package, folder], what=f"unpacking {package.name}", timeout=_UNPACK_TIMEOUT)
+
+
+def unpack_over(package: Path, root: Path, excluded: Iterable[str] = ()) -> None:
+    """Unpacks a .deb over a root file system with a merged /usr, whose links stay; `excluded` are dpkg's patterns."""
+    argv: Argv = ["tar", "--extract", "--file=-", "--keep-directory-symlink", "--numeric-owner", "--wildcards"]
+    patterns = [f"--exclude=.{pattern}" for pattern in excluded]
+    what = f"unpacking {package.name}"
+    run_tool(
+        ["bash", "-o", "pipefail", "-c", 'dpkg-deb --fsys-tarfile "$1" | "${@:2}"', "bash", package, *argv, *patterns],
+        what=what,
+        timeout=_UNPACK_TIMEOUT,
+        cwd=root,
+    )
+
+
+def control_of(package: Path) -> str:
+    """A .deb's control fields, its name first."""
+    return run_tool(["dpkg-deb", "--field", package], what=f"reading {package.name}", timeout=_UNPACK_TIMEOUT)
+
+
+def _name_of(package: Path) -> str:
+    return package.name.partition("_")[0]
 
 
 def compress_tree(folder: Path, target: Path) -> None:
