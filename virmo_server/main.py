@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from virmo_server.config import ConfigError, ServerConfig, load_config
 from virmo_server.database import DatabaseError
 from virmo_server.problem import Problem
@@ -53,6 +55,14 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("name", help="who will use it; appears in audit trails")
     token.add_argument("--role", choices=["viewer", "operator", "admin"], default="operator")
     token.set_defaults(run=_token)
+    operator = commands.add_parser(
+        "operator", help="make an operator's account, without needing one; its password is the first line of stdin"
+    )
+    operator.add_argument("name", help="who logs in; appears in audit trails")
+    operator.add_argument("--role", choices=["viewer", "operator", "admin"], default="operator")
+    operator.set_defaults(run=_operator)
+    migrate = commands.add_parser("migrate", help="bring the database's tables to this version (serve does it, too)")
+    migrate.set_defaults(run=_migrate)
     return parser
 
 
@@ -113,6 +123,43 @@ def _token(options: argparse.Namespace) -> int:
             print(add_token(session, name=options.name, role=Role(options.role), now=datetime.now(UTC)))
     finally:
         database.close()
+    return 0
+
+
+def _operator(options: argparse.Namespace) -> int:
+    from virmo_server.api.schema_running import NewOperatorBody
+    from virmo_server.cli.commands_operator import ask_password
+    from virmo_server.config import describe_error
+    from virmo_server.migrate import migrate
+    from virmo_server.model import Role
+    from virmo_server.operators import add_operator
+    from virmo_server.services import open_database
+
+    database = open_database(_config(options))
+    try:
+        body = NewOperatorBody(name=options.name, role=Role(options.role), password=ask_password("password"))
+        migrate(database)
+        with database.write() as session:
+            add_operator(session, name=body.name, role=body.role, password=body.password, now=datetime.now(UTC))
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+        raise ConfigError("; ".join(describe_error(detail) for detail in details)) from error
+    finally:
+        database.close()
+    print(f"account {options.name} is made")
+    return 0
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    from virmo_server.migrate import migrate, newest_version
+    from virmo_server.services import open_database
+
+    database = open_database(_config(options))
+    try:
+        found = migrate(database)
+    finally:
+        database.close()
+    print(f"the database's tables have version {newest_version()}, they had {found or 'none'}")
     return 0
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy import delete
 
+from virmo_server import audit
 from virmo_server.events.feed import prune
 from virmo_server.model import DmSession
 from virmo_server.services import Services
@@ -18,4 +19,5 @@ def sweep(services: Services) -> None:
         services.engine.expire(session)
         session.execute(delete(DmSession).where(DmSession.updated_at < oldest))
         prune(session, services.clock())
+    audit.prune(services)
     services.notifier.remind()

@@ -60,11 +60,14 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One operation of the API. ``result`` is a type that pydantic can describe; ``None`` answers 204."""
+    """One operation of the API. ``result`` is a type that pydantic can describe; ``None`` answers 204.
+
+    A ``role`` of ``None``: for who has not logged in yet.
+    """
 
     method: str
     path: str
-    role: Role
+    role: Role | None
     summary: str
     handler: Callable[[Call], Any]
     result: Any = None

@@ -100,6 +100,37 @@ ENDPOINTS = (
         status=201, problems=(409,),
     ),
     Endpoint(
+        "POST", "/login", None, "Log in", running.log_in, running_schema.LoginView, running_schema.LoginBody,
+        problems=(429,),
+    ),
+    Endpoint("POST", "/logout", Role.VIEWER, "Log out", running.log_out, status=204, problems=(409,)),
+    Endpoint(
+        "POST", "/password", Role.VIEWER, "Change one's password", running.change_password,
+        body=running_schema.PasswordBody, status=204, problems=(409,),
+    ),
+    Endpoint(
+        "GET", "/operators", Role.ADMIN, "List accounts", running.list_operators, list[running_schema.OperatorView],
+        problems=(),
+    ),
+    Endpoint(
+        "POST", "/operators", Role.ADMIN, "Make an account", running.create_operator, running_schema.OperatorView,
+        running_schema.NewOperatorBody, status=201, problems=(409,),
+    ),
+    Endpoint(
+        "PATCH", "/operators/{operator}", Role.ADMIN, "Change an account", running.change_operator,
+        running_schema.OperatorView, running_schema.OperatorChangeBody,
+    ),
+    Endpoint("DELETE", "/operators/{operator}", Role.ADMIN, "Remove an account", running.remove_operator, status=204),
+    Endpoint(
+        "GET", "/audit", Role.ADMIN, "Who asked for what", running.list_audit, list[running_schema.AuditView],
+        query={
+            "actor": Query(schema.Text, "only by this operator or token"),
+            "before": Query(OrderId, "only before the record with this number, to look further back"),
+            **_LIMIT,
+        },
+        problems=(),
+    ),
+    Endpoint(
         "DELETE", "/tokens/{token}", Role.ADMIN, "Revoke a token", op.remove_token, status=204, problems=(404, 409),
     ),
 )  # fmt: skip

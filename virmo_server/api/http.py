@@ -13,7 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from virmo_server.api.auth import Actor, authenticate, require
+from virmo_server import audit
+from virmo_server.api.auth import ANYBODY, Actor, authenticate, require
 from virmo_server.api.endpoint import Call, Endpoint, InvalidRequest, parse_body
 from virmo_server.api.endpoints import ENDPOINTS
 from virmo_server.api.openapi import openapi_document
@@ -76,8 +77,21 @@ def _route(services: Services, path: str, endpoints: Sequence[Endpoint]) -> Rout
     table = {endpoint.method: endpoint for endpoint in endpoints}
     results = {endpoint.method: TypeAdapter(endpoint.result) for endpoint in endpoints if endpoint.result is not None}
 
+    def admit(request: Request, endpoint: Endpoint) -> Actor:
+        if endpoint.role is None:
+            return ANYBODY
+        with services.database.read() as session:
+            actor = authenticate(session, request.headers.get("authorization"))
+        try:
+            require(actor, endpoint.role)
+        except Problem as problem:
+            target = request.url.path.removeprefix(API_PREFIX)
+            audit.record(services, actor, endpoint.operation_id, target, (problem.status, str(problem)))
+            raise
+        return actor
+
     def run(request: Request, endpoint: Endpoint, untrusted_body: bytes) -> Response:
-        actor = authorised_actor(services, request, endpoint.role)
+        actor = admit(request, endpoint)
         unknown = sorted(set(request.query_params) - endpoint.query.keys())
         if unknown:
             raise InvalidRequest([f"{name}: unknown query parameter" for name in unknown])

@@ -24,6 +24,7 @@ _WORDS = {
     409: "does not fit the present state",
     413: "too large",
     422: "not valid",
+    429: "too many attempts",
     503: "busy",
     507: "disk full",
 }
@@ -75,7 +76,7 @@ def _operation(endpoint: Endpoint, schemas: dict[Any, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": endpoint.operation_id,
         "summary": endpoint.summary,
-        "description": f"{endpoint.handler.__doc__ or endpoint.summary} Needs the role {endpoint.role}.",
+        "description": f"{endpoint.handler.__doc__ or endpoint.summary} {_needed(endpoint)}",
         "parameters": [
             *({"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
               for name in re.findall(r"{(\w+)}", endpoint.path)),
@@ -83,6 +84,8 @@ def _operation(endpoint: Endpoint, schemas: dict[Any, Any]) -> dict[str, Any]:
         ],
         "responses": _responses(endpoint.status, (*_ALWAYS, *endpoint.problems), schemas),
     }  # fmt: skip
+    if endpoint.role is None:
+        operation["security"] = []
     if endpoint.result is not None:
         content = {"application/json": {"schema": schemas[_key(endpoint.result), "serialization"]}}
         operation["responses"][str(endpoint.status)]["content"] = content
@@ -90,6 +93,10 @@ def _operation(endpoint: Endpoint, schemas: dict[Any, Any]) -> dict[str, Any]:
         content = {"application/json": {"schema": schemas[_key(endpoint.body), "validation"]}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _needed(endpoint: Endpoint) -> str:
+    return "Needs no token." if endpoint.role is None else f"Needs the role {endpoint.role}."
 
 
 def _upload_operation(schemas: dict[Any, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from virmo_server.api import schema, views
 from virmo_server.api.auth import add_token, revoke_token
 from virmo_server.api.endpoint import Call
+from virmo_server.audit import audited
 from virmo_server.devices import knowledge
 from virmo_server.devices.registry import NewDevice, find_device, list_devices, register, renew_credentials
 from virmo_server.images.library import find_image
@@ -41,6 +42,7 @@ def list_all_devices(call: Call) -> list[schema.DeviceView]:
         return views.device_views(session, list_devices(session, label=call.query["label"]))
 
 
+@audited
 def add_device(call: Call) -> schema.RegistrationView:
     """Register a device; its secrets are shown this one time."""
     body: schema.NewDeviceBody = call.body
@@ -60,6 +62,7 @@ def get_device(call: Call) -> schema.DeviceView:
         return views.device_view(session, find_device(session, call.path["device"]))
 
 
+@audited
 def change_device(call: Call) -> schema.DeviceView:
     """Change what is given; the rest stays."""
     body: schema.DeviceChangeBody = call.body
@@ -83,12 +86,14 @@ def change_device(call: Call) -> schema.DeviceView:
         return views.device_view(session, device)
 
 
+@audited
 def remove_device(call: Call) -> None:
     """Forget a device with its orders and what is known of it; the board itself is not touched."""
     with call.services.database.write() as session:
         session.delete(find_device(session, call.path["device"]))
 
 
+@audited
 def renew_device_credentials(call: Call) -> schema.RegistrationView:
     """New secrets; the old ones are void at once."""
     config = call.services.config
@@ -126,6 +131,7 @@ def list_alerts(call: Call) -> list[schema.AlertView]:
         return [views.alert_view(alert) for alert in session.scalars(query.limit(call.query["limit"]))]
 
 
+@audited
 def create_order(call: Call) -> schema.OrderDetailView:
     """Order something of a device."""
     with call.services.database.write() as session:
@@ -166,6 +172,7 @@ def get_order(call: Call) -> schema.OrderDetailView:
         return views.order_detail_view(session, order)
 
 
+@audited
 def cancel_order(call: Call) -> schema.OrderDetailView:
     """End an open order."""
     with call.services.database.write() as session:
@@ -175,6 +182,7 @@ def cancel_order(call: Call) -> schema.OrderDetailView:
         return views.order_detail_view(session, order)
 
 
+@audited
 def create_group(call: Call) -> schema.GroupView:
     """The same order for every device with a label. Devices that it does not fit are listed in ``refused``."""
     body: schema.NewGroupBody = call.body
@@ -236,6 +244,7 @@ def get_image(call: Call) -> schema.ImageView:
         return views.image_view(find_image(session, call.path["image"]), call.services.config)
 
 
+@audited
 def delete_library_image(call: Call) -> None:
     """Remove a file from the library; devices keep what they downloaded."""
     call.services.library.delete(call.path["image"])
@@ -247,6 +256,7 @@ def list_tokens(call: Call) -> list[schema.TokenView]:
         return [views.token_view(token) for token in session.scalars(select(Token).order_by(Token.name))]
 
 
+@audited
 def create_token(call: Call) -> schema.NewTokenView:
     """A new token; its secret is shown this one time."""
     body: schema.NewTokenBody = call.body
@@ -257,6 +267,7 @@ def create_token(call: Call) -> schema.NewTokenView:
         return schema.NewTokenView(**views.token_view(token).model_dump(), token=clear)
 
 
+@audited
 def remove_token(call: Call) -> None:
     """Make a token void."""
     with call.services.database.write() as session:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
-from virmo_server.api.schema import View
+from pydantic import Field
+
+from virmo_server.api.schema import Body, Name, View
+from virmo_server.model import Role
+
+#: Long enough that guessing is hopeless at five a minute; any characters.
+Password = Annotated[str, Field(min_length=10, max_length=256)]
 
 
 class TraceMessageView(View):
@@ -23,3 +30,63 @@ class TraceSessionView(View):
     serial: str
     started_at: datetime
     messages: list[TraceMessageView]
+
+
+class LoginBody(Body):
+    """Who logs in."""
+
+    name: Annotated[str, Field(max_length=64)]
+    password: Annotated[str, Field(max_length=256)]
+
+
+class LoginView(View):
+    """A log-in; ``token`` is a key to the API until ``expires_at``, shown this one time."""
+
+    name: str
+    role: Role
+    token: str
+    expires_at: datetime
+
+
+class NewOperatorBody(Body):
+    """A new account."""
+
+    name: Name
+    role: Role = Field(strict=False)
+    password: Password
+
+
+class OperatorChangeBody(Body):
+    """What shall change of an account; its log-ins end."""
+
+    role: Annotated[Role, Field(strict=False)] | None = None
+    password: Password | None = None
+
+
+class PasswordBody(Body):
+    """An operator's own new password."""
+
+    old: Annotated[str, Field(max_length=256)]
+    new: Password
+
+
+class OperatorView(View):
+    """An account, without its password."""
+
+    name: str
+    role: Role
+    created_at: datetime
+    locked_until: datetime | None
+
+
+class AuditView(View):
+    """A request that would have changed something; ``status`` is HTTP's, 200 for all that succeeded."""
+
+    id: int
+    at: datetime
+    actor: str
+    role: Role | None
+    operation: str
+    target: str
+    status: int
+    detail: str

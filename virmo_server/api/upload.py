@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from virmo_server import audit
 from virmo_server.api import schema, views
 from virmo_server.api.auth import Actor
 from virmo_server.api.endpoint import InvalidRequest, Query
@@ -39,7 +40,7 @@ def upload_route(
     """The route; the body is the file itself, its properties are query parameters."""
 
     async def receive(request: Request) -> schema.ImageView:
-        await run_in_threadpool(authorise, services, request, Role.OPERATOR)
+        actor = await run_in_threadpool(authorise, services, request, Role.OPERATOR)
         spec = _spec(request)
         upload = await run_in_threadpool(services.library.begin, spec)
         with upload:
@@ -51,6 +52,8 @@ def upload_route(
                     block.clear()
             await run_in_threadpool(upload.write, bytes(block))
             image = await run_in_threadpool(upload.finish)
+        detail = f"image {image.id}, {image.size} bytes, SHA-256 {image.sha256}"
+        await run_in_threadpool(audit.record, services, actor, "upload_image", image.name, (200, detail))
         return views.image_view(image, services.config)
 
     async def handle(request: Request) -> Response:

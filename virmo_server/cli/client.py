@@ -49,7 +49,8 @@ class Client:
         self._session = requests.Session()
         self._session.trust_env = False  # proxies and netrc of the environment are not for this
         self._session.verify = settings.ca_file or True
-        self._session.headers["Authorization"] = f"Bearer {settings.token}"
+        if settings.token:
+            self._session.headers["Authorization"] = f"Bearer {settings.token}"
 
     def close(self) -> None:
         """Close the connection; the next request opens another."""

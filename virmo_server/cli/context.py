@@ -29,7 +29,8 @@ class Context:
     def client(self) -> Client:
         """The server's API."""
         options = self.options
-        return Client(load_settings({"server": options.server, "ca_file": options.ca, "config": options.config}))
+        given = {"server": options.server, "ca_file": options.ca, "config": options.config}
+        return Client(load_settings(given, needs_token=getattr(options, "needs_token", True)))
 
     @cached_property
     def output(self) -> Output:

@@ -11,6 +11,7 @@ from virmo_server.cli import (
     commands_events,
     commands_image,
     commands_node,
+    commands_operator,
     commands_order,
     commands_server,
     commands_vm,
@@ -28,6 +29,7 @@ MODULES = (
     commands_node,
     commands_order,
     commands_events,
+    commands_operator,
     commands_server,
 )
 DESCRIPTION = "Manage virtual machines on a fleet of boards, through a VirMO Server."

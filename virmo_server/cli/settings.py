@@ -28,7 +28,11 @@ class Settings:
 
 
 def load_settings(
-    options: Mapping[str, str | None], environment: Mapping[str, str] | None = None, home: Path | None = None
+    options: Mapping[str, str | None],
+    environment: Mapping[str, str] | None = None,
+    home: Path | None = None,
+    *,
+    needs_token: bool = True,
 ) -> Settings:
     """Settings from all sources; ``options`` holds ``server``, ``ca_file`` and ``config`` of the command line."""
     environment = os.environ if environment is None else environment
@@ -42,12 +46,14 @@ def load_settings(
         )
     if not server.startswith(("https://", "http://")):
         raise SettingsError(f"server is {server!r}: expected an address such as https://virmo.example.org:8443")
-    if not token:
-        raise SettingsError("no token: set VIRMO_TOKEN, or token in the settings file; an admin makes one for you")
+    if not token and needs_token:
+        raise SettingsError(
+            "no token: set VIRMO_TOKEN, or token in the settings file; an admin or 'virmo login NAME' makes one"
+        )
     ca_file = values["ca_file"]
     if ca_file and not Path(ca_file).expanduser().is_file():
         raise SettingsError(f"CA file {ca_file} does not exist: set VIRMO_CA, or ca_file in the settings file")
-    return Settings(server.rstrip("/"), token, str(Path(ca_file).expanduser()) if ca_file else None)
+    return Settings(server.rstrip("/"), token or "", str(Path(ca_file).expanduser()) if ca_file else None)
 
 
 def _read_file(named: str | None, home: Path) -> dict[str, str]:
