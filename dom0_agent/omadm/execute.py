@@ -344,7 +344,9 @@ def _answer(reply: _Reply, msg_ref: int, out: list[c.BodyElement]) -> None:
     items = command.items if isinstance(command, _WITH_TARGETS) else ()
     cmd_id, name = command.cmd_id, command.NAME
     if len(items) == 1:
-        out.append(c.Status("", msg_ref, cmd_id, name, codes[0], _given(items[0].target), _given(items[0].source)))
+        target, source = items[0].target, items[0].source
+        refs = () if target is None else (target,)
+        out.append(c.Status("", msg_ref, cmd_id, name, codes[0], refs, () if source is None else (source,)))
     elif len(set(codes)) == 1:
         targets = tuple([item.target for item in items if item.target is not None])
         sources = tuple([item.source for item in items if item.source is not None])

@@ -112,8 +112,10 @@ class MemoryNodeStore:
 
     def put(self, node: StoredNode) -> None:
         """See :class:`NodeStore`."""
-        self._log.append((node.path, self._nodes.get(node.path)))
-        self._set(node)
+        path = node.path
+        before = self._nodes.get(path)
+        self._log.append((path, before))
+        self._exchange(path, before, node)
 
     def delete(self, path: Path) -> None:
         """See :class:`NodeStore`."""
@@ -157,8 +159,9 @@ class MemoryNodeStore:
                 pending.extend((*current, name) for name in self._children.get(current, ()))
 
     def _set(self, node: StoredNode) -> None:
-        path = node.path
-        before = self._nodes.get(path)
+        self._exchange(node.path, self._nodes.get(node.path), node)
+
+    def _exchange(self, path: Path, before: StoredNode | None, node: StoredNode) -> None:
         self._nodes[path] = node
         if node.data is not None:
             self._octets += self._weight(node)

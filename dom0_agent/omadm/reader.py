@@ -7,7 +7,6 @@ child order, any namespace, unknown elements, Meta with or without MetInf (diges
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Protocol
 
 from dom0_agent.omadm.commands import (
@@ -33,6 +32,7 @@ from dom0_agent.omadm.commands import (
     UnknownCommand,
 )
 from dom0_agent.omadm.element import NAMES, Element, lenient_number_of, markup, number_of, text_of
+from dom0_agent.omadm.reader_meta import read_meta
 from dom0_agent.omadm.status import ProtocolError
 
 #: Atomic and Sequence inside each other; a real server uses two levels, an attacker wants thousands
@@ -90,47 +90,13 @@ def _text_data(element: Element) -> str:
     return text_of(element) if isinstance(data, bytes) else data.strip()
 
 
-def _meta(element: Element) -> Meta:
-    format_ = type_ = None
-    rest: dict[str, str | int] = {}
-    emi: tuple[str, ...] = ()
-    names = NAMES
-    for child in element:
-        name = names[child.tag]
-        if name == "Format":
-            format_ = text_of(child)
-        elif name == "Type":
-            type_ = " ".join(text_of(child).split())
-        elif name in _META_TEXTS:
-            rest[_META_TEXTS[name]] = text_of(child)
-        elif name in _META_NUMBERS:
-            rest[_META_NUMBERS[name]] = number_of(child)
-        elif name == "EMI" and not emi:
-            emi = tuple(text_of(other) for other in element if names[other.tag] == "EMI")
-        elif name == "MetInf":
-            return _meta(child)
-    if rest or emi:
-        return Meta(format_, type_, emi=emi, **rest)  # type: ignore[arg-type]
-    return _common_meta(format_, type_)
-
-
-_META_TEXTS = {"Mark": "mark", "NextNonce": "next_nonce"}
-_META_NUMBERS = {"Size": "size", "MaxMsgSize": "max_msg_size", "MaxObjSize": "max_obj_size"}
-
-
-@lru_cache(maxsize=256)
-def _common_meta(format_: str | None, type_: str | None) -> Meta:
-    """Nearly all Metas of a session are the same few."""
-    return Meta(format_, type_)
-
-
 def _cred(element: Element) -> Cred:
     meta = Meta()
     data = ""
     for child in element:
         name = NAMES[child.tag]
         if name == "Meta":
-            meta = _meta(child)
+            meta = read_meta(child)
         elif name == "Data":
             data = _text_data(child)
     return Cred(meta, data)
@@ -140,7 +106,7 @@ def _chal(element: Element) -> Chal:
     meta = Meta()
     for child in element:
         if NAMES[child.tag] == "Meta":
-            meta = _meta(child)
+            meta = read_meta(child)
     return Chal(meta)
 
 
@@ -161,7 +127,7 @@ def _header(element: Element) -> SyncHdr:
         elif name == "Cred":
             cred = _cred(child)
         elif name == "Meta":
-            meta = _meta(child)
+            meta = read_meta(child)
         else:
             texts[name] = text_of(child)
     if msg_id is None or not texts.get("SessionID") or source[0] is None or target[0] is None:
@@ -194,7 +160,7 @@ def _item(element: Element) -> Item:
         elif name == "Source":
             source, source_name = _location(child)
         elif name == "Meta":
-            meta = _meta(child)
+            meta = read_meta(child)
         elif name == "Data":
             data = _data(child)
         elif name == "MoreData":
@@ -244,7 +210,7 @@ def _item_command(make: _ItemCommandType) -> Callable[[Element, int], BodyElemen
                 text = child.text
                 cmd_id = text.strip() if isinstance(text, str) else text_of(child)
             elif name == "Meta":
-                meta = _meta(child)
+                meta = read_meta(child)
         return make(cmd_id, tuple(items), meta)
 
     return parse
@@ -262,7 +228,7 @@ def _exec(element: Element, _depth: int) -> Exec:
         elif name == "Item":
             items.append(_item(child))
         elif name == "Meta":
-            meta = _meta(child)
+            meta = read_meta(child)
         elif name == "Correlator":
             correlator = text_of(child)
     return Exec(cmd_id, tuple(items), meta, correlator)
@@ -297,7 +263,7 @@ def _container(make: type[Atomic] | type[Sequence]) -> Callable[[Element, int], 
             if name == "CmdID":
                 cmd_id = text_of(child)
             elif name == "Meta":
-                meta = _meta(child)
+                meta = read_meta(child)
         return make(cmd_id, _body(element, depth + 1), meta)
 
     return parse
@@ -320,7 +286,7 @@ def _results(element: Element, _depth: int) -> Results:
         elif name == "Item":
             items.append(_item(child))
         elif name == "Meta":
-            meta = _meta(child)
+            meta = read_meta(child)
         elif name == "TargetRef":
             target_ref = text_of(child)
         elif name == "SourceRef":

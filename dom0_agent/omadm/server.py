@@ -313,11 +313,17 @@ class ServerSession:
 
     # ---- persistence
 
+    @staticmethod
+    def may_restore(saved: Mapping[str, Any], codec: Codec) -> bool:
+        """Whether a session that was stored can go on in the syntax of ``codec``: what waits in it is encoded."""
+        return bool(saved.get("media_type") == codec.media_type)
+
     def to_dict(self) -> dict[str, Any]:
         """The session as a JSON value, without any secret of the account but with nonces."""
         last = self._last_exchange
         return {
             "state": self.state.value,
+            "media_type": self._codec.media_type,
             "msg_id": self._msg_id,
             "client_msg_id": self._client_msg_id,
             "ver_proto": self._ver_proto,

@@ -54,7 +54,9 @@ class TndsNode:
 
 def is_tnds(media_type: str | None) -> bool:
     """Whether Meta/Type names a TNDS document."""
-    return media_type is not None and media_type.partition(";")[0].strip().lower() in (XML_TYPE, WBXML_TYPE)
+    if media_type is None or media_type == "text/plain":  # nearly always
+        return False
+    return media_type.partition(";")[0].strip().lower() in (XML_TYPE, WBXML_TYPE)
 
 
 # ---- reading -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,10 @@ def _page(table: str) -> dict[str, int]:
     return {name: int(code, 16) for name, code in zip(words[::2], words[1::2], strict=True)}
 
 
+#: global tokens, and the bit of an element's token that says that content follows (wbxml digest 2)
+SWITCH_PAGE, END, ENTITY, STR_I, STR_T, OPAQUE = 0x00, 0x01, 0x02, 0x03, 0x83, 0xC3
+HAS_CONTENT = 0x40
+
 #: code page 00 - SyncML 1.2
 SYNCML = _page("""
     Add 05  Alert 06  Archive 07  Atomic 08  Chal 09  Cmd 0A  CmdID 0B  CmdRef 0C  Copy 0D  Cred 0E  Data 0F  Delete 10

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from dom0_agent.omadm.acl import ROOT_DEFAULT, parse_acl
@@ -47,8 +47,8 @@ class ManagementTree:
         """``clock`` gives the present moment with a time zone, for TStamp."""
         self._store = store
         self._clock = clock
-        self._moment: datetime | None = None
-        self._tstamp = ""  #: ``_moment`` as it is written; writing it is dear
+        self._tstamp = ""  #: the second that it is now, as it is written; writing it is dear
+        self._second = self._next_second = datetime.max.replace(tzinfo=UTC)
         self.limits = limits
         self._parse = lru_cache(maxsize=URIS_REMEMBERED)(lambda uri: parse_uri(uri, limits))
         self._places = Places()
@@ -287,9 +287,11 @@ class ManagementTree:
         return target.path
 
     def _now(self) -> str:
-        moment = self._clock().replace(microsecond=0)
-        if moment != self._moment:
-            self._moment, self._tstamp = moment, moment.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+        moment = self._clock()
+        if not self._second <= moment < self._next_second:
+            self._second = moment.replace(microsecond=0)
+            self._next_second = self._second + timedelta(seconds=1)
+            self._tstamp = moment.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
         return self._tstamp
 
 

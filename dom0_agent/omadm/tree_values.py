@@ -17,6 +17,10 @@ from dom0_agent.omadm.uri import format_path
 DEFAULT_TYPE = "text/plain"
 
 
+#: Characters of a Type property: media types and MOIDs are far below.
+MAX_TYPE = 255
+
+
 def wants_interior(place: Place, value: ItemValue) -> bool:
     """Whether Add with this value makes an interior node: Meta says so, or the definition where Meta is silent."""
     if value.format is None:
@@ -33,7 +37,7 @@ def interior_type(place: Place, value: ItemValue, path: Path) -> str:
         raise DMError(Status.UNSUPPORTED_FORMAT, f"{where} is a leaf of format {place.definition.format.value}")
     given = "" if value.type is None or _bare(value.type) == DEFAULT_TYPE else value.type.strip()
     if place.free:
-        return given
+        return _not_too_long(given, path)
     allowed = place.definition.types
     if given and given not in allowed:
         raise DMError(Status.UNSUPPORTED_FORMAT, f"{where}: Type {given!r} is not {' or '.join(allowed) or 'empty'}")
@@ -77,7 +81,13 @@ def _leaf_type(allowed: tuple[str, ...], given: str | None, path: Path) -> str:
         return allowed[0] if allowed else DEFAULT_TYPE
     if allowed and _bare(given) not in map(_bare, allowed):
         raise _unsupported(path, f"Type {given!r} is not {' or '.join(allowed)}")
-    return given.strip()
+    return _not_too_long(given.strip(), path)
+
+
+def _not_too_long(type_: str, path: Path) -> str:
+    if len(type_) > MAX_TYPE:
+        raise _unsupported(path, f"a Type of {len(type_)} characters; {MAX_TYPE} are allowed")
+    return type_
 
 
 def _bare(media_type: str) -> str:

@@ -94,7 +94,7 @@ class Writes:
         place, node = self._lookup.need(path)
         if server_id is not None:
             self._lookup.require(server_id, Command.REPLACE, path)
-        if node.is_interior:
+        if node.format is Format.NODE:
             raise DMError(Status.NOT_ALLOWED, f"{format_path(path)} is an interior node: it has no value to replace")
         self._check_access(server_id, place.definition, Command.REPLACE, path)
         self._set(write, server_id, Command.REPLACE, (place, node), value)

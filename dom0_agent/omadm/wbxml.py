@@ -9,14 +9,26 @@ switch, nested DDF/TNDS documents. Written: WBXML 1.2, numeric public id, no str
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from dom0_agent.omadm.codec import WBXML_MEDIA_TYPE, refuse_oversized
-from dom0_agent.omadm.commands import BodyElement, Data, Item, Message, Meta, SyncHdr
+from dom0_agent.omadm.commands import BodyElement, Data, Item, Message, SyncHdr
 from dom0_agent.omadm.reader import message_from
 from dom0_agent.omadm.status import ProtocolError
-from dom0_agent.omadm.tokens import DDF, DDF_NAMESPACE, METINF, SYNCML
-from dom0_agent.omadm.writer import Shape, write_command, write_header
+from dom0_agent.omadm.tokens import (
+    DDF,
+    DDF_NAMESPACE,
+    END,
+    ENTITY,
+    HAS_CONTENT,
+    METINF,
+    OPAQUE,
+    STR_I,
+    STR_T,
+    SWITCH_PAGE,
+    SYNCML,
+)
+from dom0_agent.omadm.wbxml_writer import OPEN, WbxmlWriter
+from dom0_agent.omadm.writer import write_command, write_header
 
 #: Elements inside each other; TNDS needs two for each level of the tree.
 MAX_DEPTH = 128
@@ -25,9 +37,8 @@ MAX_NODES = 150_000
 #: Octets of text that string table references may add up to: one short table can be referenced endlessly.
 MAX_TEXT = 4 * 1024 * 1024
 
-_SWITCH_PAGE, _END, _ENTITY, _STR_I, _STR_T, _OPAQUE = 0x00, 0x01, 0x02, 0x03, 0x83, 0xC3
-_HAS_CONTENT, _HAS_ATTRIBUTES, _TAG = 0x40, 0x80, 0x3F
-_TEXT_TOKENS = frozenset({_STR_I, _STR_T, _OPAQUE, _ENTITY})
+_HAS_ATTRIBUTES, _TAG = 0x80, 0x3F
+_TEXT_TOKENS = frozenset({STR_I, STR_T, OPAQUE, ENTITY})
 
 _UTF_8 = 106  #: MIBenum
 #: charsets whose text is read as UTF-8: unknown, US-ASCII, UTF-8
@@ -89,16 +100,16 @@ class WbxmlCodec:
 
     def fragment(self, command: BodyElement, cmd_id: str) -> bytes:
         """One element of SyncBody; begins and ends on code page 0."""
-        writer = _WbxmlWriter()
+        writer = WbxmlWriter()
         write_command(writer, command, cmd_id)
         return b"".join(writer.out)
 
     def frame(self, header: SyncHdr, fragments: Sequence[bytes], final: bool) -> bytes:
         """The document that consists of a header and these fragments."""
-        writer = _WbxmlWriter()
+        writer = WbxmlWriter()
         write_header(writer, header)
         end = b"\x12\x01\x01" if final else b"\x01\x01"  # Final, SyncBody's and SyncML's END
-        return b"".join((_PREFIX, _OPEN["SyncML"], *writer.out, _OPEN["SyncBody"], *fragments, end))
+        return b"".join((_PREFIX, OPEN["SyncML"], *writer.out, OPEN["SyncBody"], *fragments, end))
 
     def carry(self, item: Item) -> Item:
         """Everything travels as it is."""
@@ -132,6 +143,11 @@ class _Parser:
         page = self._prefix()
         root, page = self._root_tag(page)
         return self._content(root, page)
+
+    def part(self, tag: str) -> Node | None:
+        """An element of code page 0 without its start token; ``None`` when it ends before the octets do."""
+        node = self._content(Node(tag), 0)
+        return node if self._at == len(self._body) else None
 
     def _number(self) -> int:
         """An mb_u_int32: 7 bits per octet, at most 5 octets."""
@@ -181,19 +197,19 @@ class _Parser:
 
     def _root_tag(self, page: int) -> tuple[Node, int]:
         """The document element; some encoders switch to its page first."""
-        while self._body[self._at] == _SWITCH_PAGE:
+        while self._body[self._at] == SWITCH_PAGE:
             page = self._body[self._at + 1]
             self._at += 2
         token = self._body[self._at]
         self._at += 1
-        if not token & _HAS_CONTENT or token & _HAS_ATTRIBUTES:
+        if not token & HAS_CONTENT or token & _HAS_ATTRIBUTES:
             raise ProtocolError("the WBXML document has no document element with content")
         tag = _page(page)[token & _TAG]
         if tag is None:
             raise ProtocolError(f"token {token:#04x} is not defined for SyncML")
         return Node(tag), page
 
-    def _content(self, root: Node, page: int) -> Node:  # noqa: PLR0912 - one loop, because calls would double its time
+    def _content(self, root: Node, page: int) -> Node:  # noqa: PLR0912 - one loop; calls would double its time
         """Everything up to the END of the document element: the one hot loop."""
         body, at = self._body, self._at
         tags = _page(page)
@@ -203,13 +219,14 @@ class _Parser:
         while True:
             token = body[at]
             at += 1
-            if token == _END:
+            if token == END:
                 if node.pieces is not None:
                     node.text = _joined(node.pieces)
                 if not stack:
+                    self._at = at
                     return root
                 node = stack.pop()
-            elif token == _SWITCH_PAGE:
+            elif token == SWITCH_PAGE:
                 tags = _page(body[at])
                 at += 1
             elif token in _TEXT_TOKENS:
@@ -223,14 +240,20 @@ class _Parser:
                 nodes += 1
                 if nodes > MAX_NODES:
                     raise ProtocolError(f"the WBXML document has more than {MAX_NODES} elements")
-                if token < _HAS_CONTENT:
+                if token < HAS_CONTENT:
                     node.append(Node(tag))
                     continue
-                if body[at] == _STR_I:  # nearly every leaf: one inline string and END
+                if body[at] == STR_I:  # nearly every leaf: one inline string and END
                     end = body.find(0, at)
-                    if end >= 0 and body[end + 1] == _END:
+                    if end >= 0 and body[end + 1] == END:
                         node.append(Node(tag, body[at + 1 : end].decode()))
                         at = end + 2
+                        continue
+                if token == _META_TOKEN and tags is _PAGES[0]:
+                    meta, end = _meta_at(body, at)
+                    if meta is not None:
+                        node.append(meta)
+                        nodes, at = nodes + len(meta), end
                         continue
                 child = Node(tag)
                 node.append(child)
@@ -240,21 +263,47 @@ class _Parser:
                     raise ProtocolError(f"the WBXML document is nested deeper than {MAX_DEPTH} elements")
 
     def _text(self, token: int) -> Data:
-        if token == _STR_I:
+        if token == STR_I:
             end = self._body.find(0, self._at)
             if end < 0:
                 raise ProtocolError("an inline string of the WBXML document has no end")
             text = self._body[self._at : end].decode()
             self._at = end + 1
             return text
-        if token == _OPAQUE:
+        if token == OPAQUE:
             return self._octets(self._number())
-        if token == _STR_T:
+        if token == STR_T:
             return self._table_string(self._number())
         code = self._number()
         if not 0 < code < 0x110000 or 0xD800 <= code < 0xE000:
             raise ProtocolError(f"entity {code} is no character")
         return chr(code)
+
+
+#: Meta with content on code page 0, and how ours and many others end: a text, END, page 0, END
+_META_TOKEN = SYNCML["Meta"] | HAS_CONTENT
+_META_END = b"\x00\x01\x00\x00\x01"
+_META_LENGTH = 200  #: octets; longer ones are not looked up
+#: Contents of Meta by their octets: nearly all of a session are the same few, and each costs as much as three elements.
+_METAS: dict[bytes, Node] = {}
+_METAS_REMEMBERED = 256
+
+
+def _meta_at(body: bytes, at: int) -> tuple[Node | None, int]:
+    """The Meta whose content begins at ``at`` and where it ends; ``None`` when it has to be read like the rest."""
+    end = body.find(_META_END, at, at + _META_LENGTH)
+    if end < 0:
+        return None, at
+    octets = body[at : end + len(_META_END)]
+    meta = _METAS.get(octets)
+    if meta is None:
+        try:
+            meta = _Parser(octets).part("Meta")  # fails where a string table is needed
+        except (ProtocolError, IndexError, UnicodeDecodeError):
+            return None, at
+        if meta is not None and len(_METAS) < _METAS_REMEMBERED:
+            _METAS[octets] = meta
+    return meta, at + len(octets)
 
 
 def _page(page: int) -> tuple[str | None, ...]:
@@ -277,89 +326,3 @@ def _joined(pieces: list[Data]) -> Data:
     if len(texts) == len(pieces):
         return "".join(texts)
     return b"".join(piece.encode() if isinstance(piece, str) else piece for piece in pieces)
-
-
-# ---- encoding ----------------------------------------------------------------------------------------------------
-
-#: start token with content, and the token of an empty element, per tag of code page 0
-_OPEN = {name: bytes([code | _HAS_CONTENT]) for name, code in SYNCML.items()}
-_EMPTY = {name: bytes([code]) for name, code in SYNCML.items()}
-_LEAF = {name: bytes([code | _HAS_CONTENT, _STR_I]) for name, code in SYNCML.items()}
-_META_LEAF = {name: bytes([code | _HAS_CONTENT, _STR_I]) for name, code in METINF.items()}
-_META_OPEN = _OPEN["Meta"] + bytes([_SWITCH_PAGE, 1])
-_META_CLOSE = bytes([_SWITCH_PAGE, 0, _END])
-_TEXT_END = bytes([0, _END])
-
-
-def number_octets(value: int) -> bytes:
-    """An mb_u_int32."""
-    octets = [value & 0x7F]
-    while value := value >> 7:
-        octets.append(value & 0x7F | 0x80)
-    return bytes(reversed(octets))
-
-
-def _text_octets(text: str) -> bytes:
-    """Text for an inline string, which ends at the first NUL: there is none in any text but Data."""
-    return (text.replace("\0", "\ufffd") if "\0" in text else text).encode("utf-8", "replace")
-
-
-@lru_cache(maxsize=256)
-def _meta_octets(meta: Meta) -> bytes:
-    """A whole Meta element; nearly all of them in a session are the same few."""
-    values = (
-        ("Format", meta.format),
-        ("Type", meta.type),
-        ("Mark", meta.mark),
-        ("Size", meta.size),
-        ("NextNonce", meta.next_nonce),
-        ("MaxMsgSize", meta.max_msg_size),
-        ("MaxObjSize", meta.max_obj_size),
-        *(("EMI", text) for text in meta.emi),
-    )
-    children = [_META_LEAF[tag] + _text_octets(str(v)) + _TEXT_END for tag, v in values if v is not None]
-    return b"".join((_META_OPEN, *children, _META_CLOSE))
-
-
-class _WbxmlWriter:
-    """Collects the octets of a fragment; see :class:`~dom0_agent.omadm.writer.Writer`."""
-
-    __slots__ = ("out",)
-
-    def __init__(self) -> None:
-        self.out: list[bytes] = []
-
-    def fill(self, shape: Shape, texts: tuple[str, ...]) -> None:
-        self.out.append(shape.wbxml % tuple(map(_text_octets, texts)))
-
-    def open(self, tag: str) -> None:
-        self.out.append(_OPEN[tag])
-
-    def close(self, tag: str) -> None:
-        self.out.append(b"\x01")
-
-    def leaf(self, tag: str, text: str) -> None:
-        if text:
-            self.out += (_LEAF[tag], _text_octets(text), _TEXT_END)
-        else:
-            self.out.append(_EMPTY[tag])
-
-    def location(self, tag: str, uri: str, name: str | None) -> None:
-        self.out.append(_OPEN[tag])
-        self.leaf("LocURI", uri)
-        if name is not None:
-            self.leaf("LocName", name)
-        self.out.append(b"\x01")
-
-    def meta(self, meta: Meta) -> None:
-        self.out.append(_meta_octets(meta))
-
-    def data(self, data: Data) -> None:
-        if isinstance(data, str) and "\0" not in data:
-            self.leaf("Data", data)
-            return
-        octets = data if isinstance(data, bytes) else data.encode("utf-8", "replace")
-        self.out += (_OPEN["Data"], b"\xc3", number_octets(len(octets)), octets, b"\x01")
-
-    def carry(self, item: Item) -> Item:
-        return item

@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
 from xml.etree import ElementTree as Tree
 
 from dom0_agent.omadm.codec import XML_MEDIA_TYPE, refuse_oversized
@@ -37,6 +38,9 @@ _PLAIN_DOCTYPE = re.compile(
     rb"<!DOCTYPE\s+[\w:.-]{1,40}\s*(?:(?:PUBLIC\s+(?:\"[^\"<>]{0,200}\"|'[^'<>]{0,200}')|SYSTEM)"
     rb"\s+(?:\"[^\"<>]{0,200}\"|'[^'<>]{0,200}'))?\s*>"
 )
+
+#: the end of a C string that was taken for text: libdmclient writes it behind the children of a node (digest 15)
+_CLOSING_NUL = re.compile(rb"\0(?=</|\]\]>)")
 
 #: characters that XML 1.0 has no way to write
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -80,6 +84,8 @@ class XmlCodec:
 def parse_untrusted(untrusted_body: bytes) -> Tree.Element:
     """The document element of foreign XML; raises :class:`ProtocolError` only. Also for TNDS and profile documents."""
     refuse_oversized(untrusted_body)
+    if b"\0" in untrusted_body:
+        untrusted_body = _CLOSING_NUL.sub(b"", untrusted_body)
     declaration = _DECLARATION.match(untrusted_body)
     end = declaration.end() if declaration is not None else 0
     named = _ENCODING.search(untrusted_body, 0, end)
@@ -105,8 +111,8 @@ def parse_untrusted(untrusted_body: bytes) -> Tree.Element:
 def _refuse_depth(root: Tree.Element) -> None:
     level = [root]
     for _ in range(MAX_DEPTH - 1):
-        level = [child for element in level for child in element if len(child)]
-        if not level:  # leaves are not looked into: one level more than is said
+        level = list(filter(len, chain.from_iterable(level)))  # leaves drop out: they have nothing inside
+        if not level:
             return
     raise ProtocolError(f"the message is nested deeper than {MAX_DEPTH} elements")
 
@@ -142,10 +148,13 @@ def _carry(item: Item) -> Item:
     return replace(item, data=b64encode(data).decode(), meta=meta)
 
 
-@lru_cache(maxsize=256)
 def _meta_text(meta: Meta) -> str:
-    """A whole Meta element; nearly all of them in a session are the same few."""
+    """A whole Meta element."""
     return "".join(("<Meta>", *_meta_children(meta), "</Meta>"))
+
+
+#: nearly all Metas of a session are the same few; EMI, which may be long, is not remembered
+_usual_meta_text = lru_cache(maxsize=256)(_meta_text)
 
 
 def _meta_children(meta: Meta) -> list[str]:
@@ -197,7 +206,7 @@ class _XmlWriter:
             self.out.append(f"<{tag}><LocURI>{uri}</LocURI><LocName>{escape_text(name)}</LocName></{tag}>")
 
     def meta(self, meta: Meta) -> None:
-        self.out.append(_meta_text(meta))
+        self.out.append(_meta_text(meta) if meta.emi else _usual_meta_text(meta))
 
     def data(self, data: Data) -> None:
         if isinstance(data, bytes):

@@ -13,7 +13,7 @@ from dom0_agent.omadm import commands as c
 from dom0_agent.omadm.status import ProtocolError
 from dom0_agent.omadm.wbxml import WbxmlCodec
 from dom0_agent.omadm.xml import XmlCodec
-from tests.conformance.dm_bytes import message
+from tests.conformance.dm_bytes import CODECS, message, to_octets
 from tests.conformance.rules import cases, rule
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -116,6 +116,18 @@ def test_refused_within_a_second_and_50_mb(media_type: str, expression: str) -> 
     assert found["refused"], "it was accepted"
     assert found["seconds"] < 1.0
     assert found["kilobytes"] < 50 * 1024
+
+
+@pytest.mark.parametrize("tag", ["Format", "Type", "Mark", "NextNonce", "EMI"])
+@rule("Robustness: texts in Meta", "a text in Meta of more than 1024 characters is refused; they are remembered")
+def test_long_texts_in_meta(tag: str, syntax: str) -> None:
+    def alert(text: str) -> bytes:
+        meta = f'<Meta><{tag} xmlns="syncml:metinf">{text}</{tag}></Meta>'
+        return to_octets(message(f"<Add><CmdID>1</CmdID><Item>{meta}<Data>x</Data></Item></Add>"), syntax)
+
+    assert CODECS[syntax].decode(alert("b" * 1024)).body
+    with pytest.raises(ProtocolError, match="1025 characters"):
+        CODECS[syntax].decode(alert("b" * 1025))
 
 
 @cases(

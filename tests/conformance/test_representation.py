@@ -400,6 +400,19 @@ def test_media_types(content_type: str, expected: str) -> None:
     assert codec_for(content_type).media_type == expected
 
 
+@rule("XML: tolerance", "the NUL that C programs write at the end of a text is no part of it")
+@pytest.mark.parametrize("written", ["a/b\0", "<![CDATA[a/b\0]]>", "a/b\0\n"])
+def test_a_c_string_with_its_end(written: str) -> None:
+    octets = message(f"<Results><CmdID>1</CmdID><CmdRef>1</CmdRef><Item><Data>{written}</Data></Item></Results>")
+    if written.endswith("\n"):  # anywhere else it stays what it is in XML: an error
+        with pytest.raises(ProtocolError):
+            XmlCodec().decode(octets.encode())
+        return
+    (results,) = XmlCodec().decode(octets.encode()).body
+    assert isinstance(results, c.Results)
+    assert results.items[0].data == "a/b"
+
+
 @rule("HTTP: media types", "another media type is refused")
 def test_foreign_media_type() -> None:
     with pytest.raises(ProtocolError, match="text/html"):

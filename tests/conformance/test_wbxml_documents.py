@@ -7,7 +7,8 @@ import pytest
 from dom0_agent.omadm import commands as c
 from dom0_agent.omadm.status import ProtocolError
 from dom0_agent.omadm.tokens import DDF, METINF, SYNCML
-from dom0_agent.omadm.wbxml import WbxmlCodec, number_octets, parse_untrusted
+from dom0_agent.omadm.wbxml import WbxmlCodec, parse_untrusted
+from dom0_agent.omadm.wbxml_writer import number_octets
 from tests.conformance.dm_bytes import converted
 from tests.conformance.rules import cases, rule
 

@@ -21,7 +21,7 @@ from dom0_agent.omadm.codec import Codec
 from dom0_agent.omadm.server import ServerSession
 from dom0_agent.omadm.server_outcomes import CommandOutcome, CommandRequest
 from dom0_agent.omadm.session import SessionLimits
-from dom0_agent.omadm.status import Status
+from dom0_agent.omadm.status import ProtocolError, Status
 from virmo_server.credentials import new_serial
 from virmo_server.devices.access import DeviceAccess, find_by_dev_id
 from virmo_server.dm.conversion import read_alert, read_nodes, to_syncml
@@ -65,12 +65,14 @@ def converse(services: Services, codec: Codec, untrusted_body: bytes, untrusted_
         own_url = services.config.public_url if device is None or device.base_url is None else device.base_url
         reception = _Reception(services, codec, message, access, own_url)
         dm_session = reception.open(row)
-        if row is not None and header.msg_id == 1 and not dm_session.repeats(untrusted_body):
+        if row is not None and header.msg_id == 1 and not (dm_session and dm_session.repeats(untrusted_body)):
             # The device began anew with an old session id: it restarted, or it always uses the same.
             session.delete(row)
             session.flush()
             row = None
             dm_session = reception.open(None)
+        if dm_session is None:
+            raise ProtocolError(f"session {session_id!r} began in another media type than {codec.media_type}")
         if row is None:
             row = _new_row(services, session, device, source, session_id)
         application = _Application(services, session, device, row)
@@ -93,8 +95,11 @@ class _Reception:
     access: DeviceAccess
     base_url: str
 
-    def open(self, row: DmSession | None) -> ServerSession:
-        """The session as stored in ``row``; a new one without."""
+    def open(self, row: DmSession | None) -> ServerSession | None:
+        """The session as stored in ``row``, ``None`` when that is in the other syntax; a new one without ``row``."""
+        saved = None if row is None else json.loads(row.state)
+        if saved is not None and not ServerSession.may_restore(saved, self.codec):
+            return None
         own_uri = f"{self.base_url}/dm"
         limits = self.services.config.limits
         header = self.message.header
@@ -110,7 +115,7 @@ class _Reception:
             lock_out=self.access,
             limits=SessionLimits(max_msg_size=limits.message_bytes, max_obj_size=limits.object_bytes),
             resp_uri=own_uri if self.services.config.dm.resp_uri else None,
-            saved=None if row is None else json.loads(row.state),
+            saved=saved,
         )
 
 

@@ -44,6 +44,40 @@ def test_wbxml_is_answered_in_wbxml(server: ServerProcess) -> None:
     assert not board.exchanges[0][1].startswith(b"<")
 
 
+def test_device_that_restarts_in_the_other_syntax(server: ServerProcess) -> None:
+    """libdmclient always uses session id 1: a session in WBXML after one in XML that broke off, and back."""
+    board = server.add_board("bilingual")
+    for media_type in (XML_MEDIA_TYPE, WBXML_MEDIA_TYPE, XML_MEDIA_TYPE):
+        board.media_type = media_type
+        board._session_number = 0
+        client, body = board.begin()
+        assert body is not None
+        answer, mac = board.post(client.target_uri, body)
+        assert client.receive(answer, mac) is not None  # and here it breaks off
+    board._session_number = 0
+    assert board.session().ok
+
+
+def test_a_session_does_not_go_on_in_another_syntax(server: ServerProcess) -> None:
+    board = server.add_board("converted")
+    client, body = board.begin()
+    assert body is not None
+    answer, mac = board.post(client.target_uri, body)
+    second = client.receive(answer, mac)
+    assert second is not None
+    as_wbxml = codec_for(WBXML_MEDIA_TYPE).encode(codec_for(XML_MEDIA_TYPE).decode(second))
+    refused = requests.post(
+        client.target_uri,
+        data=as_wbxml,
+        headers={"Content-Type": WBXML_MEDIA_TYPE},
+        verify=server.ca_file,
+        timeout=5,
+    )
+    assert (refused.status_code, "began in another media type" in refused.text) == (400, True)
+    answer, mac = board.post(client.target_uri, second)
+    assert client.receive(answer, mac) is None or client.outcome is None
+
+
 def test_stale_nonces_are_cured_by_challenges(server: ServerProcess) -> None:
     """A board restored from a backup knows old nonces (OMA-TS-DM-Security 5.3)."""
     board = server.add_board("restored")

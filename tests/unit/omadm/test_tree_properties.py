@@ -206,3 +206,12 @@ def test_vetoed_rename_changes_nothing() -> None:
     machines.veto["Machines", "m"] = DMError(Status.FORBIDDEN, "in use")
     assert refused(tree.replace, SERVER, f"{M}?prop=Name", ItemValue("n")) == Status.FORBIDDEN
     assert tree.exists(("Machines", "m"))
+
+
+def test_a_type_has_an_end() -> None:
+    """Types are remembered with each answer that carries them: 415 above 255 characters."""
+    tree, _, _ = make_tree()
+    tree.add(SERVER, f"{M}/Ext/a", ItemValue("1", type="t/" + "x" * 253))
+    assert refused(tree.add, SERVER, f"{M}/Ext/b", ItemValue("1", type="t/" + "x" * 254)) == Status.UNSUPPORTED_FORMAT
+    node = ItemValue(format=Format.NODE, type="t/" + "x" * 254)
+    assert refused(tree.add, SERVER, f"{M}/Ext/c", node) == Status.UNSUPPORTED_FORMAT

@@ -174,3 +174,51 @@ def test_we_read_what_libwbxml_writes(name: str, options: tuple[str, ...], tmp_p
     message = MESSAGES[name]
     wbxml = convert("xml2wbxml", XmlCodec().encode(message), tmp_path, "-k", "-v", "1.2", *options)
     assert plain(textual(CODEC.decode(wbxml))) == plain(message)
+
+
+def metas(octets: bytes) -> list[c.Meta | None]:
+    (add,) = CODEC.decode(octets).body
+    assert isinstance(add, c.Add)
+    return [item.meta for item in add.items]
+
+
+def add_with_meta(content: str, table: str = "00") -> bytes:
+    """An Add with two Items whose Meta have this content (hex, from inside Meta to its END)."""
+    item = f"54 6E 57 03610001 01 5A {content} 4F 03760001 01"
+    return bytes.fromhex(
+        f"02A4016A{table} 6D6C650331460001 5B03310001 6E5703730001 01 6757036400 0101 01"
+        f"6B 45 4B03320001 {item}{item} 01 12 01 01"
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "0001 47 0363687200 01 53 03612F6200 01 0000 01",  # the usual pair, as we write it
+        "0001 47 0363687200 01 53 03612F6200 01 01 0000",  # libwbxml's: the page is switched behind the END
+        "0001 47 C303636872 01 53 C303612F62 01 0000 01",  # OPAQUE
+        "0001 4E 47 0363687200 01 53 03612F6200 01 01 0000 01",  # inside MetInf
+    ],
+)
+def test_metas_that_are_known_by_their_octets_are_read_like_new_ones(content: str) -> None:
+    assert metas(add_with_meta(content)) == [c.Meta("chr", "a/b")] * 2
+
+
+def test_a_meta_with_string_table_references_is_read_with_its_own_documents_table() -> None:
+    content = "0001 47 8300 01 53 03612F6200 01 0000 01"
+    assert metas(add_with_meta(content, "04 63687200")) == [c.Meta("chr", "a/b")] * 2
+    assert metas(add_with_meta(content, "04 62696E00")) == [c.Meta("bin", "a/b")] * 2
+    with pytest.raises(ProtocolError):
+        metas(add_with_meta(content))
+
+
+def test_what_looks_like_the_end_of_a_meta_may_be_inside_an_opaque_value() -> None:
+    inner = "0001 46 C306 000100000131 01 47 0363687200 01 0000 01"  # EMI of octets that end a Meta
+    assert [meta and meta.format for meta in metas(add_with_meta(inner))] == ["chr", "chr"]
+    assert [meta and len(meta.emi) for meta in metas(add_with_meta(inner))] == [1, 1]
+
+
+def test_a_known_meta_counts_as_elements() -> None:
+    many = bytes.fromhex("02A4016A00 6D 6B") + bytes.fromhex("5A 0001 47 03787900 01 53 037A00 01 000001") * 60_000
+    with pytest.raises(ProtocolError, match="elements"):
+        parse_untrusted(many)
