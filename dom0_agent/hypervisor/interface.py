@@ -10,8 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from dom0_agent.hypervisor.resources import DomainResources
 
 
 class HypervisorError(Exception):
@@ -165,6 +168,10 @@ class Hypervisor(Protocol):
 
     def subscribe(self, hint: Callable[[], None]) -> Callable[[], None]:
         """Call ``hint`` (from any thread) whenever some domain may have changed; returns the unsubscribe."""
+
+    @property
+    def resources(self) -> DomainResources:
+        """What shares the machine out among domains."""
 
     def close(self) -> None:
         """Stop watching and free what the agent itself holds; domains go on."""

@@ -34,6 +34,8 @@ _DOMAIN = struct.Struct("=HHI7Q3I16s")
 # struct xen_sysctl_physinfo: threads, cores, cpus, max cpu, nodes, max node, kHz, capabilities, arch capabilities, pad,
 # then total, free, scrub and outstanding pages
 _PHYSICAL = struct.Struct("=10I4Q")
+# struct xen_domctl_sched_credit and _credit2 (with a cap since Xen 4.10): weight, cap
+_SCHEDULING = struct.Struct("=2H")
 _BUFFER = 4096
 
 _DYING, _SHUTDOWN, _PAUSED = 1 << 0, 1 << 2, 1 << 3
@@ -63,6 +65,10 @@ class Library(Protocol):
     def xc_physinfo(self, handle: int, buffer: Buffer) -> int: ...
     def xc_domain_pause(self, handle: int, domid: int) -> int: ...
     def xc_domain_unpause(self, handle: int, domid: int) -> int: ...
+    def xc_sched_credit_domain_get(self, handle: int, domid: int, buffer: Buffer) -> int: ...
+    def xc_sched_credit_domain_set(self, handle: int, domid: int, buffer: Buffer) -> int: ...
+    def xc_sched_credit2_domain_get(self, handle: int, domid: int, buffer: Buffer) -> int: ...
+    def xc_sched_credit2_domain_set(self, handle: int, domid: int, buffer: Buffer) -> int: ...
 
 
 class Libxc:
@@ -109,6 +115,30 @@ class Libxc:
     def unpause(self, domid: int) -> None:
         """Undo one :meth:`pause`, or the one that a domain is built with."""
         self._do("unpause", self._library.xc_domain_unpause, domid)
+
+    def scheduling(self, scheduler: str, domid: int) -> tuple[int, int]:
+        """(weight, cap) under ``scheduler`` (credit or credit2), which must be the domain's."""
+        buffer = ctypes.create_string_buffer(_BUFFER)
+        calls = {
+            "credit": self._library.xc_sched_credit_domain_get,
+            "credit2": self._library.xc_sched_credit2_domain_get,
+        }
+        with self._lock:
+            if calls[scheduler](self._open(), domid, buffer) != 0:
+                raise HypervisorError(f"libxenctrl cannot tell the {scheduler} parameters of domain {domid}")
+        weight, cap = _SCHEDULING.unpack_from(buffer.raw)
+        return weight, cap
+
+    def set_scheduling(self, scheduler: str, domid: int, weight: int, cap: int) -> None:
+        """Set both."""
+        buffer = ctypes.create_string_buffer(_SCHEDULING.pack(weight, cap), _BUFFER)
+        calls = {
+            "credit": self._library.xc_sched_credit_domain_set,
+            "credit2": self._library.xc_sched_credit2_domain_set,
+        }
+        with self._lock:
+            if calls[scheduler](self._open(), domid, buffer) != 0:
+                raise HypervisorError(f"libxenctrl cannot set the {scheduler} parameters of domain {domid}")
 
     def _do(self, what: str, call: Callable[[int, int], int], domid: int) -> None:
         with self._lock:
@@ -162,6 +192,10 @@ def load_library(version: str) -> Library:
     library.xc_physinfo.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
     library.xc_domain_pause.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
     library.xc_domain_unpause.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
+    for scheduler in ("credit", "credit2"):
+        for verb in ("get", "set"):
+            call = getattr(library, f"xc_sched_{scheduler}_domain_{verb}")
+            call.argtypes = (ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
     return library
 
 

@@ -7,17 +7,16 @@ Knows domains, not tools and not VMs.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
 from dom0_agent.hypervisor import xlcfg
+from dom0_agent.hypervisor.broker import MemoryBroker
 from dom0_agent.hypervisor.interface import (
     DomainConfig,
     DomainExists,
@@ -29,8 +28,9 @@ from dom0_agent.hypervisor.interface import (
     HypervisorTimeout,
     NoSuchDomain,
     NotCapable,
-    OutOfMemory,
 )
+from dom0_agent.hypervisor.readback_resources import RawResources, ReadBackResources
+from dom0_agent.hypervisor.resources import DomainResources
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ class Toolstack(Protocol):
     def guest_facts(self, domain: DomainInfo) -> GuestFacts: ...
     def subscribe(self, hint: Callable[[], None]) -> Callable[[], None]: ...
     def close(self) -> None: ...
+    @property
+    def resources(self) -> RawResources: ...
 
 
 class ReadBackHypervisor:
@@ -67,8 +69,13 @@ class ReadBackHypervisor:
         self._toolstack = toolstack
         self._settle = settle
         self._teardown = teardown
-        self._memory = threading.Condition()
-        self._promised = 0  # bytes promised to domains that are being built
+        self.broker = MemoryBroker(lambda: self._toolstack.host().free_memory, teardown)
+        self._resources = ReadBackResources(toolstack.resources, self._get, self.broker, settle)
+
+    @property
+    def resources(self) -> DomainResources:
+        """What shares the machine out."""
+        return self._resources
 
     def host(self) -> HostInfo:
         """Facts of the machine, read now."""
@@ -175,7 +182,7 @@ class ReadBackHypervisor:
         xlcfg.render(config)  # what Xen could not be told is refused on every backend
         if self.find(config.uuid) is not None:
             raise DomainExists(f"{call}: domain {config.uuid} is already there")
-        with self._memory_for(config):
+        with self.broker.granted(config.memory + overhead(config), f"domain {config.uuid}"):
             try:
                 build()
                 return self._built(config, call)
@@ -196,29 +203,6 @@ class ReadBackHypervisor:
             self.destroy(uuid)
         except HypervisorError as error:
             logger.error("half_built_domain_stays uuid=%s error=%s", uuid, error)
-
-    @contextlib.contextmanager
-    def _memory_for(self, config: DomainConfig) -> Iterator[None]:
-        """Promise memory to a domain while it is built, so that two builders never count the same free bytes."""
-        need = config.memory + overhead(config)
-        with self._memory:
-            while True:
-                free = self.host().free_memory
-                if free - self._promised >= need:
-                    break
-                if not self._promised:
-                    raise OutOfMemory(
-                        f"domain {config.uuid} needs {need // MIB} MiB (with Xen's overhead), "
-                        f"and {free // MIB} MiB are free: power off or suspend another VM"
-                    )
-                self._memory.wait(self._teardown)  # another build holds a promise: judge when it has ended
-            self._promised += need
-        try:
-            yield
-        finally:
-            with self._memory:
-                self._promised -= need
-                self._memory.notify_all()
 
     def _await(
         self,

@@ -23,6 +23,7 @@ from dom0_agent.hypervisor.readback import ReadBackHypervisor
 from dom0_agent.hypervisor.tool import ToolResult, ToolRunner, await_orphans, run_tool
 from dom0_agent.hypervisor.xenstore import XenStore, XenStoreError
 from dom0_agent.hypervisor.xl_output import offers, parse_domains, parse_info
+from dom0_agent.hypervisor.xl_resources import XlResources
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class Xl:
         self._can_save: bool | None = None
         self._libxc: Libxc | None = None
         self._host: HostInfo | None = None
+        self._resources = XlResources(store, self._run, lambda: self.host().scheduler, lambda: self._libxc)
         for leftover in run_dir.glob("*.xlcfg"):
             leftover.unlink(missing_ok=True)
 
@@ -168,6 +170,11 @@ class Xl:
 
         return unsubscribe
 
+    @property
+    def resources(self) -> XlResources:
+        """What shares the machine out."""
+        return self._resources
+
     def close(self) -> None:
         """End the XenStore connection."""
         self._store.close()
@@ -197,7 +204,7 @@ class Xl:
             return result
         complaint = result.untrusted_complaint
         error = OutOfMemory if any(phrase in complaint.lower() for phrase in _OUT_OF_MEMORY) else HypervisorError
-        raise error(f"xl {call} failed (exit status {result.returncode}): {complaint}")
+        raise error(f"{argv[0]} {call} failed (exit status {result.returncode}): {complaint}")
 
     @contextlib.contextmanager
     def _config_file(self, config: DomainConfig) -> Iterator[Path]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from uuid import UUID
 
 from dom0_agent.hypervisor.interface import Disk, DomainConfig, DomainType, HypervisorError, Vif
 
@@ -29,7 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 def render(config: DomainConfig) -> str:
     """The file for ``xl create`` and ``xl restore``. :class:`HypervisorError` when a value cannot be written safely."""
     if not _NAME.fullmatch(config.name):
-        raise _unsafe(config, "name", config.name)
+        raise _unsafe(config.uuid, "name", config.name)
     settings: dict[str, str] = {
         "name": quote(config.name),
         "uuid": quote(str(config.uuid)),
@@ -56,9 +57,9 @@ def render(config: DomainConfig) -> str:
     if config.type is DomainType.HVM:
         settings |= {"serial": quote("pty"), "vga": quote("none"), "vnc": "0", "sdl": "0"}
     if config.disks:
-        settings["disk"] = _list(_disk(config, disk) for disk in config.disks)
+        settings["disk"] = _list(disk_specification(config.uuid, disk) for disk in config.disks)
     if config.vifs:
-        settings["vif"] = _list(_vif(config, vif) for vif in config.vifs)
+        settings["vif"] = _list(vif_specification(config.uuid, vif) for vif in config.vifs)
     return "".join(f"{key} = {value}\n" for key, value in settings.items())
 
 
@@ -73,22 +74,24 @@ def _list(items: Iterable[str]) -> str:
     return "[" + ", ".join(quote(item) for item in items) + "]"
 
 
-def _disk(config: DomainConfig, disk: Disk) -> str:
+def disk_specification(domain: UUID, disk: Disk) -> str:
+    """A disk as xl.cfg and ``xl block-attach`` take it. :class:`HypervisorError` when it cannot be written safely."""
     if not _DISK_PATH.fullmatch(str(disk.path)):
-        raise _unsafe(config, "disk path", str(disk.path))
+        raise _unsafe(domain, "disk path", str(disk.path))
     if not _DEVICE.fullmatch(disk.device):
-        raise _unsafe(config, "disk device", disk.device)
+        raise _unsafe(domain, "disk device", disk.device)
     if disk.format not in _FORMATS:
-        raise _unsafe(config, "disk format", disk.format)
+        raise _unsafe(domain, "disk format", disk.format)
     # target comes last: xl takes everything after it as the path
     return f"format={disk.format},vdev={disk.device},access={'r' if disk.read_only else 'w'},target={disk.path}"
 
 
-def _vif(config: DomainConfig, vif: Vif) -> str:
+def vif_specification(domain: UUID, vif: Vif) -> str:
+    """An interface as xl.cfg and ``xl network-attach`` take it, likewise."""
     if not _MAC.fullmatch(vif.mac):
-        raise _unsafe(config, "MAC", vif.mac)
+        raise _unsafe(domain, "MAC", vif.mac)
     if not _BRIDGE.fullmatch(vif.bridge):
-        raise _unsafe(config, "bridge", vif.bridge)
+        raise _unsafe(domain, "bridge", vif.bridge)
     return f"mac={vif.mac},bridge={vif.bridge}"
 
 
@@ -97,5 +100,5 @@ def _mebibytes(size: int) -> int:
     return size // MIB
 
 
-def _unsafe(config: DomainConfig, what: str, value: str) -> HypervisorError:
-    return HypervisorError(f"domain {config.uuid}: {what} {value[:200]!r} is not one that may be written to xl.cfg")
+def _unsafe(domain: UUID, what: str, value: str) -> HypervisorError:
+    return HypervisorError(f"domain {domain}: {what} {value[:200]!r} is not one that may be written to xl.cfg")

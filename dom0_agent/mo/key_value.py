@@ -18,6 +18,10 @@ MAX_INTEGER_DIGITS = 18  #: bytes of any storage, without leaving 64 bits
 
 #: keys of CurrentConfig and NewConfig (R-049), in the order in which they are printed
 ALLOCATION_KEYS = {"RAM": "ram", "Storage": "storage", "CPU": "cpu", "Network": "network"}
+PERCENTAGES = frozenset({"CPU", "Network"})
+#: our own keys beside them (R-052), and the smallest value of each: vCPUs online, percent of one physical CPU (0: no
+#: cap), bits a second each way (0: no limit)
+VENDOR_KEYS = {"VCPUs": 1, "CPUCap": 0, "NetworkBps": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,31 @@ def parse_create_params(untrusted_text: str, node: str) -> CreateParams:
 
 
 def format_allocation(allocation: Allocation) -> str:
-    """CurrentConfig of a VM (R-046 to R-049)."""
-    return format_pairs((key, getattr(allocation, name)) for key, name in ALLOCATION_KEYS.items())
+    """CurrentConfig of a VM (R-046 to R-049), its vendor parameters after the specification's (R-052)."""
+    return format_pairs(
+        [*((key, getattr(allocation, name)) for key, name in ALLOCATION_KEYS.items()), *allocation.vendor]
+    )
+
+
+def parse_allocation(untrusted_text: str, node: str) -> Allocation:
+    """NewConfig of a VM (R-054, A-14): all four keys, percentages at most 100; :class:`DMError` 412 for any mistake.
+
+    Vendor keys that are ours are checked, unknown ones kept (A-19).
+    """
+    pairs = parse_pairs(untrusted_text, node)
+    missing = [key for key in ALLOCATION_KEYS if key not in pairs]
+    if missing:
+        raise DMError(
+            Status.INCOMPLETE, f"{node}: {' and '.join(missing)} missing; all of {', '.join(ALLOCATION_KEYS)}"
+        )
+    values = {name: parse_size(pairs.pop(key), key, node) for key, name in ALLOCATION_KEYS.items()}
+    for key, name in ALLOCATION_KEYS.items():
+        if key in PERCENTAGES and values[name] > 100:
+            raise DMError(Status.INCOMPLETE, f"{node}: {key} is a percentage, at most 100, not {values[name]}")
+    for key, smallest in VENDOR_KEYS.items():
+        if key in pairs and parse_size(pairs[key], key, node) < smallest:
+            raise DMError(Status.INCOMPLETE, f"{node}: {key} must be at least {smallest}")
+    return Allocation(**values, vendor=tuple(pairs.items()))
 
 
 def parse_size(untrusted_text: str, key: str, node: str) -> int:

@@ -104,4 +104,7 @@ _FIRST = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+#: Vendor parameters of a VM's resources (R-052): a JSON list of [key, value].
+_RESOURCES_VENDOR = ("ALTER TABLE vm ADD COLUMN resources_vendor TEXT NOT NULL DEFAULT '[]'",)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _RESOURCES_VENDOR)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from dom0_agent.store.database import Database
@@ -66,6 +67,7 @@ class VmTable:
             "storage": record.allocation.storage,
             "cpu": record.allocation.cpu,
             "network": record.allocation.network,
+            "resources_vendor": json.dumps(record.allocation.vendor),
             "reserved": _dump_allocation(vm.reserved),
             "running_step": record.running_step,
             "last_error": record.last_error,
@@ -91,6 +93,7 @@ _COLUMNS = (
     "storage",
     "cpu",
     "network",
+    "resources_vendor",
     "reserved",
     "running_step",
     "last_error",
@@ -110,7 +113,9 @@ def _from_row(row: sqlite3.Row) -> StoredVm:
         vmid=UUID(row["vmid"]),
         state=VmState(row["state"]),
         img_id=row["img_id"],
-        allocation=Allocation(row["ram"], row["storage"], row["cpu"], row["network"]),
+        allocation=load_allocation(
+            [row["ram"], row["storage"], row["cpu"], row["network"], json.loads(row["resources_vendor"])]
+        ),
         running_step=row["running_step"],
         last_error=row["last_error"],
         vendor=json.loads(row["vendor"]),
@@ -124,11 +129,23 @@ def _from_row(row: sqlite3.Row) -> StoredVm:
     )
 
 
+def dump_allocation(allocation: Allocation) -> list[Any]:
+    """JSON values of an allocation."""
+    return [allocation.ram, allocation.storage, allocation.cpu, allocation.network, list(allocation.vendor)]
+
+
+def load_allocation(fields: Sequence[Any]) -> Allocation:
+    """What :func:`dump_allocation` gave; rows of an older agent end after the fourth field."""
+    ram, storage, cpu, network, *rest = fields
+    vendor = tuple((str(key), str(value)) for key, value in (rest[0] if rest else ()))
+    return Allocation(int(ram), int(storage), int(cpu), int(network), vendor)
+
+
 def _dump_allocation(allocation: Allocation | None) -> str | None:
     if allocation is None:
         return None
-    return json.dumps([allocation.ram, allocation.storage, allocation.cpu, allocation.network])
+    return json.dumps(dump_allocation(allocation))
 
 
 def _load_allocation(text: str | None) -> Allocation | None:
-    return None if text is None else Allocation(*json.loads(text))
+    return None if text is None else load_allocation(json.loads(text))

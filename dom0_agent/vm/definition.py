@@ -76,6 +76,9 @@ class Vm:
     host_boot_id: str | None = None
     #: when its guest rebooted or crashed lately (seconds since the epoch), to see a loop
     restarts: tuple[float, ...] = ()
+    built_ram: int | None = None  #: bytes that its domain was built for: a guest grows no further while it lives
+    #: bytes it was saved with, when ApplyChanges has changed its allocation since
+    saved_ram: int | None = None
 
     @property
     def vmid(self) -> UUID:
@@ -114,6 +117,8 @@ class Vm:
             "suspend_kind": None if kind is None else kind.value,
             "host_boot_id": self.host_boot_id,
             "restarts": list(self.restarts),
+            "built_ram": self.built_ram,
+            "saved_ram": self.saved_ram,
         }
         record = replace(self.record, running_step=None, progress=None)
         return StoredVm(record, self.reserved, self.macs, self.disks, build)
@@ -132,4 +137,10 @@ class Vm:
             reserved=row.reserved,
             host_boot_id=None if boot_id is None else str(boot_id),
             restarts=tuple(float(when) for when in restarts) if isinstance(restarts, list) else (),
+            built_ram=_bytes(build.get("built_ram")),
+            saved_ram=_bytes(build.get("saved_ram")),
         )
+
+
+def _bytes(value: object) -> int | None:
+    return None if value is None else int(str(value))

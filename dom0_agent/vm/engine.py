@@ -22,6 +22,8 @@ from dom0_agent.hypervisor.interface import Hypervisor, HypervisorError
 from dom0_agent.images.model import ImageService
 from dom0_agent.omadm.status import Status
 from dom0_agent.operation import OperationHandle, OperationRefused, OperationResult, Origin
+from dom0_agent.resources.config import ResourcesConfig
+from dom0_agent.resources.sharing import Sharing, open_sharing
 from dom0_agent.store.database import Database, StoreError
 from dom0_agent.store.journal import Journal, JournalEntry
 from dom0_agent.store.vms import VmTable
@@ -29,6 +31,7 @@ from dom0_agent.vm.config import VmConfig
 from dom0_agent.vm.definition import Vm
 from dom0_agent.vm.files import FilesError, VmFiles
 from dom0_agent.vm.hints import Hints
+from dom0_agent.vm.holds import HOLD, Holds
 from dom0_agent.vm.model import Primitive, VmEvent, VmRecord, VmState
 from dom0_agent.vm.plans import RESTART
 from dom0_agent.vm.reconcile import Reconciler
@@ -61,6 +64,7 @@ class VmEngine:
         self._parting: list[Worker] = []  #: of VMs that are gone from the table
         self._listeners: list[Callable[[VmEvent], None]] = []
         self._reconciler = Reconciler(services, self._lock, self._slots, self._restart, self._change)
+        self.holds = Holds(self._lock, self._slots, self._tell)
         self._sweeper = Worker("vm-sweeper")
         for row in self._vms.list():
             vm = Vm.load(row)
@@ -166,6 +170,8 @@ class VmEngine:
             return
         last = slot.requests[-1]
         running = slot.requests[0].action
+        if HOLD in (running, last.action):
+            raise OperationRunning(vm.vmid, primitive, HOLD)
         if not TRANSITIONS[primitive].preempts or last.action in (primitive.value, Primitive.DELETE.value):
             raise OperationRunning(vm.vmid, primitive, running)
         if primitive is Primitive.POWER_OFF and not self._leads_to_running(slot):
@@ -344,10 +350,18 @@ class VmEngine:
 
 
 def open_engine(
-    database: Database, hypervisor: Hypervisor, images: ImageService, config: VmConfig, state_dir: Path
+    database: Database,
+    hypervisor: Hypervisor,
+    images: ImageService,
+    config: VmConfig,
+    state_dir: Path,
+    *,
+    sharing: Sharing | None = None,
 ) -> VmEngine:
-    """The engine of this dom0, not yet started; VMs' files lie below ``state_dir``."""
+    """The engine of this dom0, not yet started; VMs' files lie below ``state_dir``. ``sharing``: by default as
+    :func:`open_sharing` gives it."""
     files = VmFiles(state_dir, reserve=config.storage_reserve, delete_policy=config.delete_policy)
     host_boot_id = HOST_BOOT_ID.read_text(encoding="ascii").strip()
-    services = Services(hypervisor, files, images, config, Hints(), host_boot_id)
+    sharing = sharing or open_sharing(database, hypervisor, config, ResourcesConfig(), state_dir)
+    services = Services(hypervisor, files, images, config, Hints(), host_boot_id, sharing.enforcer, sharing.admission)
     return VmEngine(services, database)

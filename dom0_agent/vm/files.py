@@ -90,14 +90,26 @@ class VmFiles:
         except FileNotFoundError:  # it comes or goes this moment
             return 0
 
-    def make_sparse(self, target: Path, size: int) -> None:
-        """A file of ``size`` bytes that holds nothing yet."""
+    def set_size(self, target: Path, size: int) -> None:
+        """Make a file ``size`` bytes long, with room for all of them; :class:`NoSpace` leaves it as it was."""
+        held = target.stat().st_size if target.exists() else None
+        growth = size - (held or 0)
+        if growth > 0:
+            self.require_space(growth, target.name)
         try:
-            with target.open("xb") as file:
-                file.truncate(size)
-                os.fsync(file.fileno())
+            descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if growth > 0:
+                    _fill(descriptor, held or 0, growth)
+                else:
+                    os.ftruncate(descriptor, size)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError as error:
-            raise _wrap(error, f"cannot make {target} of {size} bytes") from error
+            if held is None:
+                target.unlink(missing_ok=True)
+            raise _wrap(error, f"cannot make {target} {size} bytes long") from error
 
     def require_space(self, needed: int, what: str) -> None:
         """:class:`NoSpace` unless ``needed`` bytes (and the reserve) are free."""
@@ -174,6 +186,15 @@ class VmFiles:
             return
         except OSError as error:
             raise _wrap(error, f"cannot remove {directory}") from error
+
+
+def _fill(descriptor: int, start: int, length: int) -> None:
+    """Reserve blocks; half of them is none."""
+    try:
+        os.posix_fallocate(descriptor, start, length)
+    except OSError:
+        os.ftruncate(descriptor, start)
+        raise
 
 
 def _names_known(name: str, known: Callable[[UUID], bool]) -> bool:

@@ -42,12 +42,16 @@ class SuspendKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What a VM holds of the device: VirMO/<x>/Resources/CurrentConfig. Bytes, bytes, percent, percent."""
+    """What a VM holds of the device: VirMO/<x>/Resources/CurrentConfig. Bytes, bytes, percent, percent.
+
+    ``vendor`` holds what stands there beyond the specification (R-052, A-19), decoded, in the order it was given.
+    """
 
     ram: int = 0
     storage: int = 0
     cpu: int = 0
     network: int = 0
+    vendor: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ class Plan:
 def plan_for(action: str, vm: Vm, *, can_save: bool) -> Plan:
     """The plan of an action on a VM. The same arguments give the same plan after a crash."""
     if action == RESTART:
-        return Plan((steps.StartAgain(), steps.LetGoOn()), _running, VmState.POWERED_OFF)
+        return Plan((steps.StartAgain(), steps.GiveSharesAgain(), steps.LetGoOn()), _running, VmState.POWERED_OFF)
     primitive = Primitive(action)
     if primitive is Primitive.SUSPEND:
         return _SAVE if can_save else _PAUSE
@@ -37,7 +37,7 @@ def plan_for(action: str, vm: Vm, *, can_save: bool) -> Plan:
 
 
 def _running(vm: Vm, host_boot_id: str) -> Vm:
-    return replace(vm.moved(VmState.RUNNING), host_boot_id=host_boot_id)
+    return replace(vm.moved(VmState.RUNNING), host_boot_id=host_boot_id, saved_ram=None)
 
 
 def _powered_off(vm: Vm, host_boot_id: str) -> Vm:
@@ -53,14 +53,14 @@ def _gone(vm: Vm, host_boot_id: str) -> None:
     del vm, host_boot_id
 
 
-_SAVE = Plan((steps.Save(),), _suspended(SuspendKind.SAVE))
+_SAVE = Plan((steps.Save(), steps.TakeShares()), _suspended(SuspendKind.SAVE))
 _PAUSE = Plan((steps.Pause(),), _suspended(SuspendKind.PAUSE))
-_RESTORE = Plan((steps.RestorePaused(), steps.LetGoOn(), steps.DropSavedState()), _running)
+_RESTORE = Plan((steps.RestorePaused(), steps.GiveShares(), steps.LetGoOn(), steps.DropSavedState()), _running)
 _UNPAUSE = Plan((steps.LetGoOn(),), _running)
 _PLANS = {
-    Primitive.CREATE: Plan((steps.MakeFiles(), steps.StartPaused(), steps.LetRun()), _running),
+    Primitive.CREATE: Plan((steps.MakeFiles(), steps.StartPaused(), steps.GiveShares(), steps.LetRun()), _running),
     Primitive.CREATE_AND_POWER_OFF: Plan((steps.MakeFiles(),), _powered_off),
-    Primitive.POWER_ON: Plan((steps.StartPaused(), steps.LetGoOn()), _running),
-    Primitive.POWER_OFF: Plan((steps.AskToShutDown(), steps.Destroy()), _powered_off),
-    Primitive.DELETE: Plan((steps.Destroy(), steps.Hide(), steps.EmptyTrash()), _gone),
+    Primitive.POWER_ON: Plan((steps.StartPaused(), steps.GiveShares(), steps.LetGoOn()), _running),
+    Primitive.POWER_OFF: Plan((steps.AskToShutDown(), steps.Destroy(), steps.TakeShares()), _powered_off),
+    Primitive.DELETE: Plan((steps.Destroy(), steps.TakeShares(), steps.Hide(), steps.EmptyTrash()), _gone),
 }

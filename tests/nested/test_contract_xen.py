@@ -70,7 +70,9 @@ def lay_out(folder: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("guest_type", ["pv", "pvh"])
-@pytest.mark.parametrize("file", ["test_hypervisor_contract.py", "test_vm_story.py", "test_kill_points.py"])
+@pytest.mark.parametrize(
+    "file", ["test_hypervisor_contract.py", "test_resources_contract.py", "test_vm_story.py", "test_kill_points.py"]
+)
 def test_contract_on_real_xen(file: str, guest_type: str, dom0: Dom0) -> None:
     """R-010 to R-025, R-119 to R-125, A-55, A-56 on Xen: the same tests as on the simulator."""
     run_in(dom0, file, guest_type)

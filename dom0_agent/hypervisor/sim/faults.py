@@ -5,7 +5,8 @@ be told from outside.
 
     {"call": "create", "behaviour": "fail", "count": 1, "seconds": 0.2, "message": "…", "uuid": "…", "error": "…"}
 
-``call``: create, restore, save, pause, unpause, request_shutdown, destroy, domains, host.
+``call``: create, restore, save, pause, unpause, request_shutdown, destroy, domains, host, set_scheduling, set_vcpus,
+set_memory_target, set_memory_maximum, resize_disk, attach, detach.
 ``behaviour``:
 
 ======== ==============================================================================================
@@ -47,6 +48,8 @@ from dom0_agent.hypervisor.interface import (
     OutOfMemory,
 )
 from dom0_agent.hypervisor.readback import Toolstack
+from dom0_agent.hypervisor.readback_resources import RawResources
+from dom0_agent.hypervisor.sim.faulty_resources import FaultyResources
 from dom0_agent.hypervisor.sim.ledger import write_text
 
 logger = logging.getLogger(__name__)
@@ -108,6 +111,7 @@ class FaultyToolstack:
     def __init__(self, inner: Toolstack, table: FaultTable) -> None:
         self._inner = inner
         self._table = table
+        self._resources = FaultyResources(inner.resources, self._do, self._uuid_of)
 
     def host(self) -> HostInfo:
         """See :class:`Toolstack`."""
@@ -161,9 +165,17 @@ class FaultyToolstack:
         """See :class:`Toolstack`."""
         return self._inner.subscribe(hint)
 
+    @property
+    def resources(self) -> RawResources:
+        """See :class:`Toolstack`."""
+        return self._resources
+
     def close(self) -> None:
         """See :class:`Toolstack`."""
         self._inner.close()
+
+    def _uuid_of(self, domid: int) -> UUID | None:
+        return next((domain.uuid for domain in self._inner.domains() if domain.domid == domid), None)
 
     def _do(self, call: str, uuid: UUID, effect: Callable[[], None]) -> None:
         fault = self._table.take(call, uuid)

@@ -43,6 +43,7 @@ class HostSettings:
     scheduler: str = "credit2"
     version: str = "4.17-sim"
     can_save: bool = True
+    balloons: bool = True  #: the guests have balloon drivers
     beat_interval: float = 1.0  #: seconds between the guests' beats; tests shorten it
 
 
@@ -57,6 +58,14 @@ class Entry:
     vcpus: int
     pid: int = 0
     started: int = 0  #: the process' start time in clock ticks: a pid alone may have been given to another one
+    max_vcpus: int = 0  #: as built; 0: as many as it has
+    weight: int = 256
+    cap: int = 0
+    memory_target: int = 0  #: what its balloon was asked for; 0: nothing yet
+    boot_memory: int = 0  #: what its guest can grow to
+    max_memory: int = 0  #: what the toolstack lets it grow to
+    disks: list[list[Any]] = dataclasses.field(default_factory=list)  #: device, path, bytes
+    vifs: list[str] = dataclasses.field(default_factory=list)  #: MACs
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from dom0_agent.hypervisor.interface import (
 from dom0_agent.hypervisor.readback import SETTLE, TEARDOWN, ReadBackHypervisor
 from dom0_agent.hypervisor.sim.faults import FaultTable, FaultyToolstack
 from dom0_agent.hypervisor.sim.ledger import Entry, HostSettings, Ledger, look, read_json, write_json
+from dom0_agent.hypervisor.sim.resources import SimResources, new_entry
 from dom0_agent.hypervisor.sim.watcher import Watcher
 
 #: Seconds for a domain's process to be built, to save itself, or to die.
@@ -63,6 +64,7 @@ class Sim:
         self._channels = UnixChannelServer()
         self._watcher = Watcher(ledger.domains_dir)
         self._attaching = threading.Lock()
+        self._resources = SimResources(ledger)
         self._attach()
 
     def host(self) -> HostInfo:
@@ -132,6 +134,11 @@ class Sim:
         """Hints from the watcher."""
         return self._watcher.subscribe(hint)
 
+    @property
+    def resources(self) -> SimResources:
+        """How the machine is shared out."""
+        return self._resources
+
     def close(self) -> None:
         """End the threads; the domains go on."""
         self._watcher.close()
@@ -193,7 +200,7 @@ class Sim:
                 raise HypervisorError(f"{call}: domain {uuid} is already there")
             if self._ledger.free_memory() < config.memory:
                 raise OutOfMemory(f"{call} of domain {uuid}: {self._ledger.free_memory()} bytes are free")
-            entry = Entry(uuid, self._ledger.next_domid(), config.name, config.memory, config.vcpus)
+            entry = new_entry(config, self._ledger.next_domid())
             building = self._ledger.root / f"building-{uuid}"
             building.mkdir(exist_ok=True)
             building.rename(directory)

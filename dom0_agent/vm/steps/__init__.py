@@ -10,6 +10,7 @@ from __future__ import annotations
 from dom0_agent.vm.steps.base import Cancelled, Services, Step, Work
 from dom0_agent.vm.steps.end import AskToShutDown, Destroy
 from dom0_agent.vm.steps.files import EmptyTrash, Hide, MakeFiles, initial_allocation
+from dom0_agent.vm.steps.shares import GiveShares, GiveSharesAgain, TakeShares
 from dom0_agent.vm.steps.start import LetGoOn, LetRun, StartAgain, StartPaused
 from dom0_agent.vm.steps.suspend import DropSavedState, Pause, RestorePaused, Save
 
@@ -19,6 +20,8 @@ __all__ = [
     "Destroy",
     "DropSavedState",
     "EmptyTrash",
+    "GiveShares",
+    "GiveSharesAgain",
     "Hide",
     "LetGoOn",
     "LetRun",
@@ -30,6 +33,7 @@ __all__ = [
     "StartAgain",
     "StartPaused",
     "Step",
+    "TakeShares",
     "Work",
     "initial_allocation",
 ]

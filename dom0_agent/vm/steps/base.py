@@ -10,6 +10,8 @@ from typing import ClassVar
 
 from dom0_agent.hypervisor.interface import Hypervisor
 from dom0_agent.images.model import ImageService
+from dom0_agent.resources.admission import Admission
+from dom0_agent.resources.enforcer import Enforcer
 from dom0_agent.vm.config import VmConfig
 from dom0_agent.vm.definition import Vm
 from dom0_agent.vm.files import VmFiles
@@ -31,6 +33,8 @@ class Services:
     config: VmConfig
     hints: Hints
     host_boot_id: str  #: of this boot of dom0
+    enforcer: Enforcer
+    admission: Admission
     clock: Callable[[], float] = time.time
 
 

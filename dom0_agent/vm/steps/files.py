@@ -28,9 +28,10 @@ class MakeFiles(Step):
         """Copies kernel, ramdisk and disks; makes the data disk."""
         services = work.services
         image = services.images.verified(work.arguments["img_id"])
-        allocation = work.vm.reserved or initial_allocation(services.config, image)
+        default = initial_allocation(services.config, image)
+        allocation = services.admission.initial(work.vm.vmid, work.vm.reserved, default)
         directory = services.files.make(work.vm.vmid)
-        work.expected = _needed(image)
+        work.expected = _needed(image) + allocation.storage
         services.files.require_space(work.expected, f"VM {work.vm.vmid}")
         kernel, ramdisk = (
             self._copy(work, source, directory / name)
@@ -40,7 +41,7 @@ class MakeFiles(Step):
         if allocation.storage:
             device = data_device(disk.device for disk in disks)
             data = directory / f"{device}.raw"
-            services.files.make_sparse(data, allocation.storage)
+            services.files.set_size(data, allocation.storage)
             disks.append(StoredDisk(str(data), device, role="data"))
         services.files.make_durable(directory)
         services.files.make_durable(directory.parent)
@@ -55,6 +56,7 @@ class MakeFiles(Step):
 
     def undo(self, work: Work) -> None:
         """Remove the directory."""
+        work.services.admission.dismiss((work.vm.vmid,))
         work.services.files.discard(work.vm.vmid)
 
     def _copy(self, work: Work, source: Path | None, target: Path) -> Path | None:

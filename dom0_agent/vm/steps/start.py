@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from dom0_agent.hypervisor.interface import DomainExists, DomainState, NoSuchDomain
 from dom0_agent.vm.steps.base import Step, Work
@@ -27,7 +28,9 @@ class StartPaused(Step):
     def build(self, work: Work) -> None:
         """Build it anew."""
         services = work.services
-        services.hypervisor.create(work.vm.domain_config(services.config.bridge))
+        config = services.enforcer.sized(work.vm, work.vm.domain_config(services.config.bridge))
+        services.hypervisor.create(config)
+        work.vm = replace(work.vm, built_ram=config.max_memory)
 
     def undo(self, work: Work) -> None:
         """Destroy the domain."""

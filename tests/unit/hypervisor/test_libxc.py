@@ -30,6 +30,7 @@ class FakeLibrary:
 
     def __init__(self, free: int = HOST.free_memory) -> None:
         self.records: dict[int, bytes] = {}
+        self.scheduling: dict[int, bytes] = {7: struct.pack("=2H", 256, 0)}
         self.free = free
         self.opened = 0
         self.fails = False
@@ -64,6 +65,22 @@ class FakeLibrary:
 
     def xc_domain_unpause(self, handle: int, domid: int) -> int:
         return self._change(domid, 0)
+
+    def xc_sched_credit2_domain_get(self, handle: int, domid: int, buffer: Buffer) -> int:
+        if self.fails or domid not in self.scheduling:
+            return -1
+        ctypes.memmove(buffer, self.scheduling[domid], 4)
+        return 0
+
+    def xc_sched_credit2_domain_set(self, handle: int, domid: int, buffer: Buffer) -> int:
+        self.scheduling[domid] = buffer.raw[:4]
+        return -1 if self.fails else 0
+
+    def xc_sched_credit_domain_get(self, handle: int, domid: int, buffer: Buffer) -> int:
+        return -1  # no domain is under it
+
+    def xc_sched_credit_domain_set(self, handle: int, domid: int, buffer: Buffer) -> int:
+        return -1
 
     def _change(self, domid: int, flags: int) -> int:
         if self.fails or domid not in self.records:
@@ -212,3 +229,14 @@ def test_without_it_xl_is_asked_each_time(tmp_path: Path, monkeypatch: pytest.Mo
     assert xl.domains() == ()
     assert xl.host() == HOST
     assert len(fake.calls) == calls + 2
+
+
+def test_weight_and_cap_go_through_the_domains_scheduler(library: FakeLibrary) -> None:
+    libxc = Libxc(library)
+    assert libxc.scheduling("credit2", 7) == (256, 0)
+    libxc.set_scheduling("credit2", 7, 700, 140)
+    assert libxc.scheduling("credit2", 7) == (700, 140)
+    with pytest.raises(HypervisorError, match="credit parameters of domain 7"):
+        libxc.scheduling("credit", 7)
+    with pytest.raises(HypervisorError, match="cannot set"):
+        libxc.set_scheduling("credit", 7, 1, 0)

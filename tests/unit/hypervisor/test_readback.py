@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -22,6 +23,7 @@ from dom0_agent.hypervisor.interface import (
     OutOfMemory,
 )
 from dom0_agent.hypervisor.readback import ReadBackHypervisor, adopt_saved, discard_saved, overhead
+from dom0_agent.hypervisor.readback_resources import RawResources
 
 MIB = 1 << 20
 
@@ -39,6 +41,7 @@ class Toolstack:
         self.free = free
         self.table: dict[UUID, DomainInfo] = {}
         self.script: dict[str, Callable[[], None]] = {}
+        self.resources = cast(RawResources, None)  # these tests share nothing out
 
     def host(self) -> HostInfo:
         used = sum(domain.memory for domain in self.table.values())

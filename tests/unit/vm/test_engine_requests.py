@@ -97,7 +97,7 @@ def test_the_running_step_is_told_and_state_stays_as_before(make_engine: MakeEng
     sim(rig).faults.set(Fault("create", "slow", seconds=0.5))
     handle = rig.engine.submit(vmid, Primitive.CREATE, img_id="img-1")
     eventually(lambda: rig.record(vmid).running_step == "building the domain", 5, "the step is told")
-    assert rig.record(vmid).progress == 33, "the first of three steps is done"
+    assert rig.record(vmid).progress == 25, "the first of four steps is done"
     assert rig.state(vmid) is VmState.NOT_CREATED
     assert refusal(lambda: rig.engine.submit(vmid, Primitive.CREATE, img_id="img-1")) == 417
     assert refusal(lambda: rig.engine.forget(vmid)) == 405
@@ -217,7 +217,7 @@ def test_the_initial_allocation_is_the_images_ram_and_the_policys_rest(make_engi
     assert (allocation.ram, allocation.storage, allocation.cpu, allocation.network) == (image.memory, 5 * MIB, 10, 20)
     assert rig.record(second).allocation.ram == 64 * MIB
     disk = rig.state_dir / "vms" / str(first) / "xvdb.raw"
-    assert (disk.stat().st_size, disk.stat().st_blocks) == (5 * MIB, 0)
+    assert (disk.stat().st_size, disk.stat().st_blocks * 512) == (5 * MIB, 5 * MIB)
 
 
 def test_the_data_disk_takes_the_first_device_that_the_image_leaves(make_engine: MakeEngine) -> None:

@@ -74,13 +74,25 @@ def test_what_cp_says_of_a_full_disk_is_told_apart(
     assert type(error.value) is kind
 
 
-def test_a_data_disk_takes_no_space_before_it_is_used(files: VmFiles, vmid: UUID) -> None:
+def test_the_room_of_a_data_disk_is_really_reserved(files: VmFiles, vmid: UUID) -> None:
+    """R-049: Storage is the VM's own, whatever others write meanwhile."""
     disk = files.make(vmid) / "xvdb.raw"
-    files.make_sparse(disk, 10 << 30)
-    assert disk.stat().st_size == 10 << 30
-    assert disk.stat().st_blocks == 0
-    with pytest.raises(FilesError, match=r"xvdb\.raw"):
-        files.make_sparse(disk, 1)
+    files.set_size(disk, 1 << 20)
+    assert disk.stat().st_blocks * 512 >= 1 << 20
+    files.set_size(disk, 3 << 20)
+    assert disk.stat().st_size == 3 << 20
+    assert disk.stat().st_blocks * 512 >= 3 << 20
+
+
+def test_a_data_disk_that_does_not_fit_leaves_what_there_was(files: VmFiles, vmid: UUID) -> None:
+    disk = files.make(vmid) / "xvdb.raw"
+    with pytest.raises(NoSpace, match=r"xvdb\.raw needs"):
+        files.set_size(disk, 1 << 60)
+    assert not disk.exists()
+    files.set_size(disk, 1 << 20)
+    with pytest.raises(NoSpace):
+        files.set_size(disk, 1 << 60)
+    assert disk.stat().st_size == 1 << 20
 
 
 def test_space_is_checked_with_the_reserve(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""What a CPU share means to a scheduler: weight, cap and vCPUs. Arithmetic only.
+
+A share of S % on P physical CPUs is a weight in proportion and (unless work-conserving) a cap of S·P percent of one
+CPU. It needs ⌈S·P/100⌉ vCPUs: with fewer the guest cannot use it, and weights count for nothing. Measured on credit and
+credit2; no vCPU is pinned, or weights would not hold either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dom0_agent.hypervisor.resources import Scheduling
+
+#: Weight of one percent. A VM without a share weighs as little as a scheduler can express.
+WEIGHT_OF_PERCENT = 10
+LEAST_WEIGHT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CpuShare:
+    """What is to be set for a domain."""
+
+    scheduling: Scheduling
+    vcpus: int  #: online
+    max_vcpus: int  #: built with
+
+
+def cpu_share(
+    percent: int, vendor: Mapping[str, str], *, image_vcpus: int, cpus: int, work_conserving: bool
+) -> CpuShare:
+    """A share of ``percent`` on ``cpus`` physical CPUs; ``vendor`` may hold VCPUs and CPUCap (R-052).
+
+    A share of 0 sets nothing aside: the VM has as many vCPUs as its image asks for, and takes what others leave.
+    """
+    needed = -(-percent * cpus // 100) if percent else image_vcpus
+    vcpus = int(vendor.get("VCPUs", needed))
+    most = max(cpus, image_vcpus)
+    cap = 0 if work_conserving else percent * cpus
+    own = int(vendor.get("CPUCap", 0))
+    if own:
+        cap = min(cap, own) if cap else own
+    weight = max(LEAST_WEIGHT, percent * WEIGHT_OF_PERCENT)
+    return CpuShare(Scheduling(weight, cap), max(1, min(vcpus, most)), most)

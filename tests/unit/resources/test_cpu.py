@@ -1,0 +1,51 @@
+"""What a CPU share is to a scheduler (R-049, HLF-05)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dom0_agent.hypervisor.resources import Scheduling
+from dom0_agent.resources.cpu import cpu_share
+
+
+@pytest.mark.parametrize(
+    ("percent", "cpus", "vcpus", "scheduling"),
+    [
+        (70, 2, 2, Scheduling(700, 140)),
+        (50, 2, 1, Scheduling(500, 100)),
+        (51, 2, 2, Scheduling(510, 102)),
+        (30, 2, 1, Scheduling(300, 60)),
+        (100, 8, 8, Scheduling(1000, 800)),
+        (1, 8, 1, Scheduling(10, 8)),
+        (0, 2, 3, Scheduling(1, 0)),  # nothing set aside: as many as its image wants, no cap
+    ],
+)
+def test_a_share_has_the_vcpus_that_it_needs(percent: int, cpus: int, vcpus: int, scheduling: Scheduling) -> None:
+    """R-049: whatever vCPU count the image asks for, a weight means nothing without them."""
+    share = cpu_share(percent, {}, image_vcpus=3, cpus=cpus, work_conserving=False)
+    assert (share.vcpus, share.scheduling) == (vcpus, scheduling)
+    assert share.max_vcpus == max(3, cpus)
+
+
+def test_a_work_conserving_share_has_no_cap() -> None:
+    assert cpu_share(70, {}, image_vcpus=1, cpus=2, work_conserving=True).scheduling == Scheduling(700, 0)
+
+
+def test_vendor_parameters_go_before_what_is_derived() -> None:
+    """R-052: VCPUs and CPUCap; a cap only ever makes it less."""
+    share = cpu_share(70, {"VCPUs": "1", "CPUCap": "50"}, image_vcpus=1, cpus=2, work_conserving=False)
+    assert (share.vcpus, share.scheduling) == (1, Scheduling(700, 50))
+    more = cpu_share(10, {"CPUCap": "50"}, image_vcpus=1, cpus=2, work_conserving=False)
+    assert more.scheduling.cap == 20
+    assert cpu_share(0, {"CPUCap": "50"}, image_vcpus=1, cpus=2, work_conserving=False).scheduling.cap == 50
+
+
+@given(st.integers(0, 100), st.integers(1, 64), st.integers(1, 64), st.booleans())
+def test_what_is_set_is_what_a_scheduler_takes(percent: int, cpus: int, image: int, work_conserving: bool) -> None:
+    share = cpu_share(percent, {}, image_vcpus=image, cpus=cpus, work_conserving=work_conserving)
+    assert 1 <= share.vcpus <= share.max_vcpus
+    assert 1 <= share.scheduling.weight <= 65535
+    assert share.scheduling.cap in (0, percent * cpus)
+    assert not percent or share.vcpus * 100 >= percent * cpus
