@@ -6,6 +6,7 @@ Imports an object's table only when it is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 from dom0_agent.omadm.mo import Path
 from dom0_agent.omadm.node import NodeDef
@@ -47,12 +48,25 @@ def _vmimgmo() -> tuple[Path, NodeDef]:
     return vmimgmo.MOUNT, vmimgmo_nodes.vmimgmo_definition()
 
 
+def _guest_object(module: str, row: str) -> Callable[[], tuple[Path, NodeDef]]:
+    def load() -> tuple[Path, NodeDef]:
+        definition: NodeDef = getattr(import_module(f"dom0_agent.mo.dmtree.{module}"), row).definition
+        return ("VirMO", "<x>", "DMTree", definition.name), definition
+
+    return load
+
+
 #: name (that of the root node) → where the object is mounted, and its definition
 CATALOGUE: dict[str, Callable[[], tuple[Path, NodeDef]]] = {
     "DevDetail": _devdetail,
     "DevInfo": _devinfo,
     "DMAcc": _dmacc,
+    "FUMO": _guest_object("fumo_nodes", "FUMO"),
+    "GuestDevDetail": _guest_object("facts_nodes", "DEVDETAIL"),
+    "GuestDevInfo": _guest_object("facts_nodes", "DEVINFO"),
     "Inbox": _inbox,
+    "LAWMO": _guest_object("lawmo_nodes", "LAWMO"),
+    "SCOMO": _guest_object("scomo_nodes", "SCOMO"),
     "VirMO": _virmo,
     "VMImgMO": _vmimgmo,
 }

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from dom0_agent.mo.entries import DEPTH, Entries
 from dom0_agent.mo.key_value import format_allocation, format_pairs, parse_create_params
-from dom0_agent.mo.virmo_nodes import DEVICE_RESOURCES, MOID, OPERATIONS, virmo_definition
+from dom0_agent.mo.virmo_nodes import DEVICE_RESOURCES, DMTREE, MOID, OPERATIONS, virmo_definition
 from dom0_agent.omadm.mo import Change, ExecOutcome, ExecRequest, Path, Undo
 from dom0_agent.omadm.node import Command, Format, NodeDef, Value
 from dom0_agent.omadm.status import DMError, Status
@@ -29,6 +29,8 @@ PRIMITIVES = {
     "Delete": Primitive.DELETE,
 }
 
+#: carries out UI/Command for the VM of the record (R-155)
+Interact = Callable[[VmRecord, ExecRequest], ExecOutcome]
 StoredValue = Callable[[Path], str | None]  #: the stored value of a leaf, as the tree's device side gives it
 
 
@@ -37,6 +39,7 @@ class VirMO:
 
     ``answer_limit`` is how many seconds an Exec may hold the DM session before it is answered 202.
     ``device_resources`` gives (RAM, Storage) in bytes that VMs can have (R-064 to R-066).
+    ``interact`` asks a VM's user.
     """
 
     moid = MOID
@@ -48,11 +51,13 @@ class VirMO:
         stored: StoredValue,
         device_resources: Callable[[], tuple[int, int]],
         answer_limit: float,
+        interact: Interact | None = None,
     ) -> None:
         self._vms = vms
         self._stored = stored
         self._device_resources = device_resources
         self._answer_limit = answer_limit
+        self._interact = interact
         self._entries: Entries[UUID] = Entries(vms.add, vms.forget)
 
     @property
@@ -78,7 +83,9 @@ class VirMO:
         return None
 
     def prepare(self, change: Change) -> Undo | None:
-        """A new ``<x>`` gets a VM entry; ``<x>`` goes only in NotCreated (A-07)."""
+        """A new ``<x>`` gets a VM entry; ``<x>`` goes only in NotCreated (A-07); DMTree is filled after it (A-40)."""
+        if change.command is Command.ADD and change.path[2:3] == (DMTREE,) and change.path[3:]:
+            self._refuse_before_creation(change)
         if len(change.path) != DEPTH or change.path[1] in (OPERATIONS, DEVICE_RESOURCES):
             return None
         name = change.path[1]
@@ -106,6 +113,11 @@ class VirMO:
         vmid = self._vmid(name)
         if vmid is None:
             raise DMError(Status.COMMAND_FAILED, f"{request.uri}: the VM of this sub-tree is unknown to the device")
+        if operation == "ExecUICmd":
+            record = self._vms.get(vmid)
+            if self._interact is None or record is None:
+                raise DMError(Status.NOT_SUPPORTED, f"{request.uri} is not available on this device")
+            return self._interact(record, request)
         handle = self._submit(vmid, name, operation, Origin(request.server_id, request.uri, request.correlator))
         result = handle.wait(self._answer_limit)
         if result is None:
@@ -114,6 +126,13 @@ class VirMO:
             raise DMError(result.status, result.message)
         removed = [(*MOUNT, name)] if operation == "Delete" else []
         return ExecOutcome(result.status, removed)
+
+    def _refuse_before_creation(self, change: Change) -> None:
+        record = self._record(change.path[1])
+        if change.server_id is not None and (record is None or record.state is VmState.NOT_CREATED):
+            raise DMError(
+                Status.NOT_ALLOWED, f"./VirMO/{change.path[1]} is not created yet: add objects below DMTree after that"
+            )
 
     def _submit(self, vmid: UUID, name: str, operation: str, origin: Origin) -> OperationHandle:
         try:

@@ -12,6 +12,8 @@ from dom0_agent.omadm.node import Command, Format, NodeDef, Scope, Source
 MOID = "urn:oma:mo:oma-virmo:1.0"  #: R-031
 OPERATIONS = "Operations"
 DEVICE_RESOURCES = "DeviceResources"
+DMTREE = "DMTree"
+XML_TYPES = ("text/xml", "application/xml")  #: A-45
 
 GET = frozenset({Command.GET})
 EXEC = frozenset({Command.EXEC})
@@ -122,6 +124,40 @@ _VM_CHILDREN = (
             _operation("Resume", "Continues a suspended VM where it stopped."),
             _operation("PowerOn", "Boots a powered-off VM."),
             _operation("PowerOff", "Shuts the VM down, by force when the guest does not comply."),
+            _operation("ExecUICmd", "Asks the VM's user what UI/Command says; the answer is UI/Result (R-155)."),
+        ),
+    ),
+    NodeDef(
+        DMTREE,
+        Format.NODE,
+        frozenset({Command.GET, Command.ADD, Command.DELETE}),
+        "ZeroOrOne",
+        types=(),
+        description="The VM's own management tree: an object's root carries its MOID as Type (R-044, R-144).",
+        open=True,
+    ),
+    NodeDef(
+        "UI",
+        Format.NODE,
+        GET,
+        types=(),
+        description="Interaction with the VM's user (11.2.2).",
+        children=(
+            NodeDef(
+                "Command",
+                Format.XML,
+                SET,
+                types=XML_TYPES,
+                settable_default=True,
+                description="One Alert of 1100 to 1104 (R-149).",
+            ),
+            NodeDef(
+                "Result",
+                Format.XML,
+                GET,
+                types=XML_TYPES,
+                description="The Status of the last Command (R-150).",
+            ),
         ),
     ),
     NodeDef(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from dom0_agent.omadm.frozen import frozen
 from dom0_agent.omadm.node import Command, NodeDef, Value
@@ -92,3 +92,14 @@ class ManagementObject(Protocol):
 
     def execute(self, request: ExecRequest) -> ExecOutcome:
         """Run the operation; raises :class:`DMError` when it is refused or failed (State unchanged)."""
+
+
+@runtime_checkable
+class Refreshable(Protocol):
+    """An MO whose stored nodes mirror something that changes by itself, as the objects of VMs below DMTree do."""
+
+    def refresh(self) -> None:
+        """A server is about to read nodes of this MO: bring them up to date, through the tree's device side.
+
+        Must not raise, nor wait long; what cannot be read now stays as it was last known (A-41).
+        """

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from dom0_agent.omadm.acl import ROOT_DEFAULT, parse_acl
-from dom0_agent.omadm.mo import ExecRequest, ManagementObject, Path
+from dom0_agent.omadm.mo import ExecRequest, ManagementObject, Path, Refreshable
 from dom0_agent.omadm.node import Command, Format, Value
 from dom0_agent.omadm.nodestore import NodeStore, StoredNode
 from dom0_agent.omadm.properties import known_property
@@ -70,7 +70,9 @@ class ManagementTree:
 
     def get(self, server_id: str, uri: str) -> Sequence[NodeResult]:
         """See ``TreeAccess``."""
-        return self._reader.get(server_id, self._parse(uri), uri)
+        target = self._parse(uri)
+        self._refresh(server_id, target.path, below=target.list is not None)
+        return self._reader.get(server_id, target, uri)
 
     def add(self, server_id: str, uri: str, value: ItemValue) -> None:
         """See ``TreeAccess``."""
@@ -101,6 +103,7 @@ class ManagementTree:
     def copy(self, server_id: str, source: str, target: str) -> None:
         """See ``TreeAccess``. The rights are those of a Get of the source and a Replace or Add of the target (7.4)."""
         source_path, target_path = self._node_path(source), self._node_path(target)
+        self._refresh(server_id, source_path, below=False)
         place, node = self._lookup.need(source_path)
         self._lookup.require(server_id, Command.GET, source_path)
         if node.is_interior or place.definition.access.isdisjoint((Command.GET, Command.COPY)):
@@ -272,6 +275,16 @@ class ManagementTree:
                 self._writes.update(path, acl=acl or ("" if path else ROOT_DEFAULT))
         for name in self._store.children(path):
             self._forget_server((*path, name), server_id)
+
+    def _refresh(self, server_id: str, path: Path, *, below: bool) -> None:
+        """Let the object at ``path``, or all ``below``, mirror what is true now, if the server may read there."""
+        place = self._places.resolve(path)
+        if place is None or not self._lookup.effective_acl(path).grants(Command.GET, server_id):
+            return
+        concerned: tuple[object, ...] = (place.mo, *(self._places.mounted_below(path) if below else ()))
+        for mo in concerned:
+            if isinstance(mo, Refreshable):
+                mo.refresh()
 
     def _target(self, uri: str) -> DmUri:
         target = self._parse(uri)

@@ -32,8 +32,8 @@ from dom0_agent.vm.definition import Vm
 from dom0_agent.vm.files import FilesError, VmFiles
 from dom0_agent.vm.hints import Hints
 from dom0_agent.vm.holds import HOLD, Holds
-from dom0_agent.vm.model import Primitive, VmEvent, VmRecord, VmState
-from dom0_agent.vm.plans import RESTART
+from dom0_agent.vm.model import Primitive, Rebuild, VmEvent, VmRecord, VmState
+from dom0_agent.vm.plans import REBUILDS, RESTART, require_rebuild
 from dom0_agent.vm.reconcile import Reconciler
 from dom0_agent.vm.runner import Operation, Outcome, Runner
 from dom0_agent.vm.slots import Request, Slot
@@ -130,6 +130,21 @@ class VmEngine:
             self._enqueue(slot, request)
         return request.handle
 
+    def rebuild(self, vmid: UUID, rebuild: Rebuild, img_id: str, *, health_timeout: float = 0.0) -> OperationHandle:
+        """Give the VM another system; see ``VmService``. Nobody waits for the handle's end but the caller: no alert."""
+        arguments = {"img_id": img_id, "health_timeout": str(health_timeout)}
+        with self._lock:
+            slot = self._slots.get(vmid)
+            if slot is None:
+                raise OperationRefused(Status.NOT_FOUND, f"there is no VM {vmid}")
+            if slot.requests:
+                raise OperationRefused(Status.RETRY_LATER, f"VM {vmid}: {slot.requests[0].action} is running")
+            require_rebuild(slot.vm, rebuild)
+            self._services.images.verified(img_id)
+            request = Request(rebuild.value, OperationHandle(), arguments)
+            self._enqueue(slot, request)
+        return request.handle
+
     def subscribe(self, listener: Callable[[VmEvent], None]) -> None:
         """Call ``listener`` from worker threads at each change. It may write to the same database."""
         with self._lock:
@@ -182,7 +197,7 @@ class VmEngine:
 
     def _leads_to_running(self, slot: Slot) -> bool:
         action = slot.requests[0].action
-        return action == RESTART or TRANSITIONS[Primitive(action)].target is VmState.RUNNING
+        return action in (RESTART, *REBUILDS) or TRANSITIONS[Primitive(action)].target is VmState.RUNNING
 
     def _enqueue(self, slot: Slot, request: Request) -> None:
         slot.requests.append(request)
@@ -208,6 +223,8 @@ class VmEngine:
         vm = slot.vm
         if request.action == RESTART:
             return None if vm.record.state is VmState.RUNNING else Outcome(vm, OperationResult(Status.OK))
+        if request.action in REBUILDS:
+            return self._refuse_rebuild(vm, Rebuild(request.action))
         primitive, state = Primitive(request.action), vm.record.state
         if primitive is Primitive.DELETE and state is VmState.NOT_CREATED:  # it pre-empted the Create
             self._vms.delete(vm.vmid)
@@ -217,6 +234,13 @@ class VmEngine:
         try:
             require(vm.vmid, primitive, state)
         except IllegalTransition as refusal:
+            return Outcome(vm, OperationResult(refusal.status, str(refusal)))
+        return None
+
+    def _refuse_rebuild(self, vm: Vm, rebuild: Rebuild) -> Outcome | None:
+        try:
+            require_rebuild(vm, rebuild)
+        except OperationRefused as refusal:
             return Outcome(vm, OperationResult(refusal.status, str(refusal)))
         return None
 
@@ -259,7 +283,7 @@ class VmEngine:
                 record=self.get(slot.vm.vmid),
                 origin=request.handle.origin if abandoned else None,
                 result=outcome.result if abandoned else None,
-                primitive=None if request.action == RESTART else Primitive(request.action),
+                primitive=None if request.action in (RESTART, *REBUILDS) else Primitive(request.action),
                 spontaneous=spontaneous,
             )
         )

@@ -33,6 +33,13 @@ class Primitive(Enum):
     DELETE = "Delete"
 
 
+class Rebuild(Enum):
+    """What gives a VM another system: no primitives of 7.1.4, the objects below DMTree ask for them."""
+
+    FACTORY_RESET = "FactoryReset"  #: all disks anew from the VM's image (LAWMO)
+    REPLACE_SYSTEM = "ReplaceSystem"  #: from another image, data disks stay; undone unless the shim comes up (FUMO)
+
+
 class SuspendKind(Enum):
     """How a Suspended VM is kept: what the platform could do, told in VirMO/<x>/Ext."""
 
@@ -107,6 +114,12 @@ class VmService(Protocol):
     ) -> OperationHandle:
         """Begin a primitive. :class:`OperationRefused`: 405 wrong state, 417 another operation runs, 404 no such image,
         405 image not downloaded, 420 resources missing. ``img_id`` and ``vendor`` are for the two Create primitives."""
+
+    def rebuild(self, vmid: UUID, rebuild: Rebuild, img_id: str, *, health_timeout: float = 0.0) -> OperationHandle:
+        """Give the VM another system; ``health_timeout`` is how many seconds a replaced system's shim has to come up.
+
+        :class:`OperationRefused`: 405 wrong state, 417 another operation runs, 404 or 405 no such image.
+        """
 
     def subscribe(self, listener: Callable[[VmEvent], None]) -> None:
         """Call ``listener`` from worker threads at each change; it must only queue."""

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from dom0_agent.omadm.status import Status
+from dom0_agent.operation import OperationRefused
 from dom0_agent.vm import steps
 from dom0_agent.vm.definition import Vm
-from dom0_agent.vm.model import Primitive, SuspendKind, VmState
+from dom0_agent.vm.model import Primitive, Rebuild, SuspendKind, VmState
 
 RESTART = "Restart"
+REBUILDS = frozenset(rebuild.value for rebuild in Rebuild)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +31,23 @@ def plan_for(action: str, vm: Vm, *, can_save: bool) -> Plan:
     """The plan of an action on a VM. The same arguments give the same plan after a crash."""
     if action == RESTART:
         return Plan((steps.StartAgain(), steps.GiveSharesAgain(), steps.LetGoOn()), _running, VmState.POWERED_OFF)
+    if action in REBUILDS:
+        return _REBUILDS[Rebuild(action), vm.record.state]
     primitive = Primitive(action)
     if primitive is Primitive.SUSPEND:
         return _SAVE if can_save else _PAUSE
     if primitive is Primitive.RESUME:
         return _RESTORE if vm.record.suspend_kind is not SuspendKind.PAUSE else _UNPAUSE
     return _PLANS[primitive]
+
+
+def require_rebuild(vm: Vm, rebuild: Rebuild) -> None:
+    """:class:`OperationRefused` 405 when ``vm`` is in a State in which that cannot begin."""
+    if (rebuild, vm.record.state) not in _REBUILDS:
+        states = " or ".join(state.name for known, state in _REBUILDS if known is rebuild)
+        raise OperationRefused(
+            Status.NOT_ALLOWED, f"VM {vm.vmid}: {rebuild.value} needs {states}, but it is {vm.record.state.name}"
+        )
 
 
 def _running(vm: Vm, host_boot_id: str) -> Vm:
@@ -63,4 +77,13 @@ _PLANS = {
     Primitive.POWER_ON: Plan((steps.StartPaused(), steps.GiveShares(), steps.LetGoOn()), _running),
     Primitive.POWER_OFF: Plan((steps.AskToShutDown(), steps.Destroy(), steps.TakeShares()), _powered_off),
     Primitive.DELETE: Plan((steps.Destroy(), steps.TakeShares(), steps.Hide(), steps.EmptyTrash()), _gone),
+}
+_RESTART_NEW = (steps.EndOldSystem(), steps.StartPaused(), steps.GiveShares(), steps.LetRun())
+#: by the State that the VM is in
+_REBUILDS = {
+    (Rebuild.FACTORY_RESET, VmState.RUNNING): Plan((steps.MakeSystem(keep_data=False), *_RESTART_NEW), _running),
+    (Rebuild.FACTORY_RESET, VmState.POWERED_OFF): Plan((steps.MakeSystem(keep_data=False),), _powered_off),
+    (Rebuild.REPLACE_SYSTEM, VmState.RUNNING): Plan(
+        (steps.MakeSystem(keep_data=True), *_RESTART_NEW, steps.AwaitShim()), _running
+    ),
 }

@@ -30,6 +30,8 @@ from guest_shim.transport import UnixSocketTransport
 MEMORY_SIZE = 64 * 1024
 #: Seconds the shim waits for the agent; the guest must stay able to obey commands meanwhile.
 CHANNEL_TIMEOUT = 0.5
+#: Words of the kernel's command line that make a guest one that fails: it panics at once, or has no shim.
+PANICS, MUTE = "sim.guest=panic", "sim.guest=mute"
 #: Bytes of a saved state's first line.
 HEADER_CAP = 4096
 
@@ -146,6 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--interval", type=float, required=True)
     parser.add_argument("--restore", type=Path)
+    parser.add_argument("--cmdline", default="", help=f"the guest's kernel's; {PANICS} and {MUTE} mean something here")
     arguments = parser.parse_args(argv)
     os.chdir(arguments.dir)  # keeps channel.sock within the 108 bytes of a socket's path
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
@@ -159,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         register(ledger, uuid_)
         os.kill(os.getpid(), signal.SIGSTOP)  # built, and paused
-        reason = Domain(arguments.dir, guest or Guest.boot(), arguments.interval).run()
+        reason = boot(arguments, guest)
         if reason == "suspend":  # as xl does after a save: the file is all that stays
             ledger.remove(uuid_)
         else:
@@ -167,6 +170,17 @@ def main(argv: list[str] | None = None) -> int:
     except FileNotFoundError:  # the domain was removed meanwhile, and this process should have been
         return 1
     return 0
+
+
+def boot(arguments: argparse.Namespace, restored: Guest | None) -> str:
+    """Run the guest that the kernel's command line asks for; the shutdown reason."""
+    words = arguments.cmdline.split()
+    if PANICS in words:
+        return "crash"
+    if MUTE in words:
+        while True:
+            signal.pause()
+    return Domain(arguments.dir, restored or Guest.boot(), arguments.interval).run()
 
 
 def register(ledger: Ledger, uuid_: str) -> None:

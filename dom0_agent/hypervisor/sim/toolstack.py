@@ -206,7 +206,7 @@ class Sim:
             building.rename(directory)
             self._ledger.put(entry)
         self._attach()
-        pid = self._spawn(directory, saved)
+        pid = self._spawn(directory, saved, config.cmdline)
         self._watcher.follow([pid])
         end = time.monotonic() + DEADLINE
         while not (entry.pid and look(entry).stopped):
@@ -219,10 +219,11 @@ class Sim:
             time.sleep(_POLL)
             entry = self._ledger.entry(uuid) or entry  # the process itself writes down its pid
 
-    def _spawn(self, directory: Path, saved: Path | None) -> int:
+    def _spawn(self, directory: Path, saved: Path | None, cmdline: str) -> int:
         interval = str(self._ledger.settings().beat_interval)
         module = "dom0_agent.hypervisor.sim.domain"
         argv = [sys.executable, "-m", module, "--dir", str(directory), "--interval", interval]
+        argv += [f"--cmdline={cmdline}"]
         if saved is not None:
             argv += ["--restore", str(saved)]
         environment = {**os.environ, "PYTHONPATH": str(Path(dom0_agent.__file__).parent.parent)}

@@ -10,22 +10,26 @@ from __future__ import annotations
 from dom0_agent.vm.steps.base import Cancelled, Services, Step, Work
 from dom0_agent.vm.steps.end import AskToShutDown, Destroy
 from dom0_agent.vm.steps.files import EmptyTrash, Hide, MakeFiles, initial_allocation
+from dom0_agent.vm.steps.rebuild import AwaitShim, EndOldSystem, MakeSystem
 from dom0_agent.vm.steps.shares import GiveShares, GiveSharesAgain, TakeShares
 from dom0_agent.vm.steps.start import LetGoOn, LetRun, StartAgain, StartPaused
 from dom0_agent.vm.steps.suspend import DropSavedState, Pause, RestorePaused, Save
 
 __all__ = [
     "AskToShutDown",
+    "AwaitShim",
     "Cancelled",
     "Destroy",
     "DropSavedState",
     "EmptyTrash",
+    "EndOldSystem",
     "GiveShares",
     "GiveSharesAgain",
     "Hide",
     "LetGoOn",
     "LetRun",
     "MakeFiles",
+    "MakeSystem",
     "Pause",
     "RestorePaused",
     "Save",

@@ -44,6 +44,7 @@ class Work:
     def __init__(self, services: Services, vm: Vm, arguments: dict[str, str]) -> None:
         self.services = services
         self.vm = vm
+        self.before = vm  #: as it was when the operation began
         self.arguments = arguments
         self.cancelled = threading.Event()
         self.expected = 0  #: bytes that the step which is running is going to write, once it knows

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from dom0_agent.images.model import ImageEvent, ImageRecord, ImageState, VerifiedImage
 from dom0_agent.operation import OperationHandle, OperationRefused, OperationResult, Origin
-from dom0_agent.vm.model import Primitive, VmEvent, VmRecord, VmState
+from dom0_agent.vm.model import Primitive, Rebuild, VmEvent, VmRecord, VmState
 
 FROM_TO = {
     Primitive.CREATE: ((VmState.NOT_CREATED,), VmState.RUNNING),
@@ -28,6 +28,7 @@ class MemoryVms:
     def __init__(self) -> None:
         self.records: dict[UUID, VmRecord] = {}
         self.result: OperationResult | None = OperationResult(200)
+        self.rebuilt: list[tuple[Rebuild, str, float]] = []
         self.submitted: list[tuple[Primitive, str | None, Mapping[str, str] | None, Origin | None]] = []
 
     def add(self) -> UUID:
@@ -65,6 +66,15 @@ class MemoryVms:
                 del self.records[vmid]
             elif self.result.ok:
                 self.records[vmid] = replace(self.records[vmid], state=target, img_id=img_id)
+        return handle
+
+    def rebuild(self, vmid: UUID, rebuild: Rebuild, img_id: str, *, health_timeout: float = 0.0) -> OperationHandle:
+        if self.records[vmid].state is not VmState.RUNNING:
+            raise OperationRefused(405, f"{rebuild.value} in {self.records[vmid].state.name}")
+        self.rebuilt.append((rebuild, img_id, health_timeout))
+        handle = OperationHandle()
+        if self.result is not None:
+            handle.finish(self.result)
         return handle
 
     def subscribe(self, listener: Callable[[VmEvent], None]) -> None:

@@ -75,10 +75,10 @@ def test_required_nodes_are_made_with_the_entry(device: Device) -> None:
     device.add("./VirMO/a")
     assert device.children("./VirMO") == {"a", "Operations", "DeviceResources"}
     assert device.children("./VirMO/a") == {
-        "VMID", "Description", "State", "CreateParams", "Resources", "Operations", "Ext",
+        "VMID", "Description", "State", "CreateParams", "Resources", "Operations", "UI", "Ext",
     }  # fmt: skip
     assert device.children("./VirMO/a/Operations") == {
-        "Create", "Delete", "Suspend", "Resume", "PowerOn", "PowerOff",
+        "Create", "Delete", "Suspend", "Resume", "PowerOn", "PowerOff", "ExecUICmd",
     }  # fmt: skip
     assert device.get("./VirMO/a/Resources") == "CurrentConfig"
 

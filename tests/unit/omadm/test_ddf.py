@@ -28,7 +28,7 @@ def test_ddf_says_what_the_definition_says(name: str) -> None:
     mount, definition = CATALOGUE[name]()
     root = etree.fromstring(ddf_document([(mount, definition)]).encode())
     (node,) = root.findall("Node")
-    assert node.findtext("Path") == "."
+    assert node.findtext("Path") == "/".join((".", *mount[:-1]))
     compare(node, definition)
 
 

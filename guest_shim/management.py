@@ -1,0 +1,83 @@
+"""What the shim does for the management objects below DMTree: the verbs ``read``, ``configure``, ``exec``, ``ask`` and
+``package``, as a dispatcher with handlers. Knows which object has which part; knows no channel.
+
+Must run on Python 3.9 with the standard library alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from guest_shim.ask import CAPABILITY, Ask
+from guest_shim.dispatch import NOT_FOUND, Answer, Dispatcher, Request, ShimError
+from guest_shim.facts import DETAIL_SERVED, DEVDETAIL, DEVINFO, INFO_SERVED, Facts
+from guest_shim.lawmo import MOID as LAWMO
+from guest_shim.lawmo import SERVED as LAWMO_SERVED
+from guest_shim.lawmo import Lawmo
+from guest_shim.places import Places
+from guest_shim.scomo import MOID as SCOMO
+from guest_shim.scomo import SERVED as SCOMO_SERVED
+from guest_shim.scomo import Scomo
+
+
+class Management:
+    """The parts, and the verbs that reach them by MOID."""
+
+    def __init__(self, places: Places) -> None:
+        self.lawmo, self.scomo, facts = Lawmo(places), Scomo(places), Facts(places)
+        self.ask = Ask(places)
+        self._readers: dict[str, Callable[[], dict[str, str]]] = {
+            LAWMO: self.lawmo.read,
+            SCOMO: self.scomo.read,
+            DEVINFO: facts.info,
+            DEVDETAIL: facts.detail,
+        }
+        self._operations: dict[str, Callable[[str, Request], Answer]] = {
+            LAWMO: self.lawmo.execute,
+            SCOMO: self.scomo.execute,
+        }
+
+    def read(self, request: Request) -> Answer:
+        """``read {moid}``: the payload is an object, live leaf's path → value."""
+        read: Callable[[], dict[str, str]] = _part(self._readers, request)
+        nodes = read()
+        return Answer(payload=json.dumps(nodes).encode())
+
+    def configure(self, request: Request) -> Answer:
+        """``configure {moid}``: the payload is an object, configuration leaf's path → value."""
+        if request.fields.get("moid") != LAWMO:
+            raise ShimError(NOT_FOUND, f"no configuration is kept for {request.fields.get('moid')!r}")
+        nodes = json.loads(request.payload)
+        if not isinstance(nodes, dict):
+            raise ShimError(412, "the configuration is not an object")
+        self.lawmo.configure({str(path): str(value) for path, value in nodes.items()})
+        return Answer()
+
+    def execute(self, request: Request) -> Answer:
+        """``exec {moid, node, …}``: the answer's status is a result code of the object."""
+        execute: Callable[[str, Request], Answer] = _part(self._operations, request)
+        return execute(str(request.fields.get("node", "")), request)
+
+
+def make_dispatcher(places: Places = Places()) -> Dispatcher:  # noqa: B008 - immutable
+    """A dispatcher with all of it; a lock from before a reboot is made again at once."""
+    management = Management(places)
+    management.lawmo.resume()
+    dispatcher = Dispatcher([LAWMO_SERVED, SCOMO_SERVED, INFO_SERVED, DETAIL_SERVED])
+    if management.ask.way() is not None:
+        dispatcher.capabilities.add(CAPABILITY)
+    dispatcher.add("read", management.read)
+    dispatcher.add("configure", management.configure)
+    dispatcher.add("exec", management.execute)
+    dispatcher.add("ask", management.ask.answer)
+    dispatcher.add("package", management.scomo.receive)
+    return dispatcher
+
+
+def _part(parts: dict[str, Any], request: Request) -> Any:
+    part = parts.get(str(request.fields.get("moid")))
+    if part is None:
+        raise ShimError(NOT_FOUND, f"this shim does not serve {request.fields.get('moid')!r}")
+    return part
