@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from dom0_agent.config_schema import setting
 from dom0_agent.control_client import DEFAULT_SOCKET
+from dom0_agent.guest.config import GuestConfig
 from dom0_agent.hypervisor.config import HypervisorConfig
 from dom0_agent.images.config import ImagesConfig
 from dom0_agent.transport.tls import TlsConfig
@@ -140,6 +141,7 @@ class AgentConfig:
     hypervisor: HypervisorConfig = field(default_factory=HypervisorConfig)
     vm: VmConfig = field(default_factory=VmConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)
+    guest: GuestConfig = field(default_factory=GuestConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
     log: LogConfig = field(default_factory=LogConfig)
 

@@ -29,6 +29,9 @@ from dom0_agent.control_client import ControlError
 from dom0_agent.device import DeviceResources, agent_version, device_info, grant, mount_objects
 from dom0_agent.dm_session import SeededNonces, SessionReport, SessionRunner, Trace
 from dom0_agent.doorkeeper import Asked, Doorkeeper
+from dom0_agent.guest.control import guest_calls, report_expulsions
+from dom0_agent.guest.hub import GuestHub
+from dom0_agent.guest.interface import GuestEvent
 from dom0_agent.hypervisor.config import open_hypervisor
 from dom0_agent.hypervisor.interface import HypervisorError
 from dom0_agent.images.model import ImageEvent, ImageState
@@ -98,12 +101,13 @@ class Agent:
         self.config = config
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(config.state_dir / "lock")
-        self._queue: queue.SimpleQueue[VmEvent | ImageEvent | _Request] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[VmEvent | ImageEvent | GuestEvent | _Request] = queue.SimpleQueue()
         self._database = Database(config.state_dir / "agent.sqlite")
         self.outbox = Outbox(self._database)
         self.hypervisor = open_hypervisor(config.hypervisor, config.state_dir)
         self.images = LocalImageService(config.images, ImageTable(self._database))
         self.vms = open_engine(self._database, self.hypervisor, self.images, config.vm, config.state_dir)
+        self.guests = GuestHub(self.hypervisor, config.guest, lambda: {record.vmid for record in self.vms.list()})
         self.tree = ManagementTree(SqliteNodeStore(self._database), lambda: datetime.now(UTC))
         self._reporter = Reporter(self.outbox, lambda: [account.server_id for account in self.accounts()])
         nonces = NonceTable(self._database)
@@ -125,6 +129,7 @@ class Agent:
             between=self._settle_events,
         )
         self.overview = Overview(config, self.hypervisor, self.vms, self.images, self.outbox)
+        report_expulsions(self.guests, self._reporter, lambda vmid: self.overview.nodes.get(str(vmid)), self._queue.put)
 
     def start(self) -> None:
         """Finish or undo what was interrupted, then follow what happens."""
@@ -134,9 +139,11 @@ class Agent:
         self.vms.start()
         settle.settle_all(self.tree, self.vms, self.images)
         self._name_nodes()
+        self.guests.start()
 
     def close(self) -> None:
         """Stop following, keep everything for the next start."""
+        self.guests.close()
         self.images.close()
         self.vms.stop()
         self.hypervisor.close()
@@ -274,7 +281,9 @@ class Agent:
         for item in later:
             self._queue.put(item)
 
-    def _settle(self, event: VmEvent | ImageEvent) -> None:
+    def _settle(self, event: VmEvent | ImageEvent | GuestEvent) -> None:
+        if isinstance(event, GuestEvent):
+            return  # the tree has nothing of it; the alert it comes with is in the outbox
         if isinstance(event, ImageEvent):
             settle.image_changed(self.tree, self.images, event.img_id)
         else:
@@ -302,6 +311,7 @@ class Agent:
             "vm.show": lambda call: self._checked(lambda: self.overview.vm(str(call.get("vm", "")))),
             "image.list": lambda _: self.overview.images(),
             "session": lambda _: self._wish_sessions(),
+            **guest_calls(self.guests, self.overview.vmid),
         }
 
     @staticmethod

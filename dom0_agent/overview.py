@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from uuid import UUID
 
 from dom0_agent.config import AgentConfig
 from dom0_agent.control_client import ControlError
@@ -53,11 +54,12 @@ class Overview:
 
     def vm(self, name: str) -> dict[str, Any]:
         """One VM by VMID or node name, with what its guest says; :class:`ControlError` when there is none."""
-        for record in self._vms.list():
-            node = self.nodes.get(str(record.vmid), "")
-            if name in (str(record.vmid), node, node.rpartition("/")[2]):
-                return self._vm(record) | self._domain(record)
-        raise ControlError(f"there is no VM {name!r}; see virmoctl vm list")
+        record = self._record(name)
+        return self._vm(record) | self._domain(record)
+
+    def vmid(self, name: str) -> UUID:
+        """The VM that a person means by a VMID or a node name; :class:`ControlError` when there is none."""
+        return self._record(name).vmid
 
     def images(self) -> list[dict[str, Any]]:
         """One row for each image."""
@@ -73,6 +75,13 @@ class Overview:
             }
             for image in self._images.list()
         ]
+
+    def _record(self, name: str) -> VmRecord:
+        for record in self._vms.list():
+            node = self.nodes.get(str(record.vmid), "")
+            if name in (str(record.vmid), node, node.rpartition("/")[2]):
+                return record
+        raise ControlError(f"there is no VM {name!r}; see virmoctl vm list")
 
     def _vm(self, record: VmRecord) -> dict[str, Any]:
         allocation = record.allocation

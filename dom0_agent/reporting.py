@@ -18,6 +18,8 @@ IMAGE_READY = "urn:oma:at:oma-virmo:imageready:1.0"  #: R-161
 OPERATION_COMPLETE = "Reversed-Domain-Name: org.virmo/operationcomplete"
 #: a VM changed its state and no server had asked for it; Data is the new State
 STATE_CHANGED = "Reversed-Domain-Name: org.virmo/statechanged"
+#: a VM's guest was cut off for going past its budget or breaking the protocol; Data says how
+GUEST_EXPELLED = "Reversed-Domain-Name: org.virmo/guestexpelled"
 
 
 class Reporter:
@@ -60,6 +62,13 @@ class Reporter:
                 format="int",
                 data=str(int(event.record.state)),
                 mark="warning",
+            )
+
+    def guest_expelled(self, node: str, reason: str) -> None:
+        """The guest of the VM at ``node`` (``./VirMO/<x>``) was cut off from its channel."""
+        for server_id in self._server_ids():
+            self._outbox.add(
+                server_id, GUEST_EXPELLED, source_uri=f"{node}/DMTree", format="chr", data=reason[:200], mark="warning"
             )
 
     def _operation_complete(self, origin: Origin, result: OperationResult) -> None:

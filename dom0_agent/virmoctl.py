@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dom0_agent.control_client import DEFAULT_SOCKET, ControlError, call
+from dom0_agent.guest.views import PING_TIMEOUT, show_info, show_ping, show_trace
 from dom0_agent.terminal import size, table
 
 SESSION_TIMEOUT = 600.0  #: seconds; a session with a long answer limit and many commands
@@ -67,6 +68,19 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("vm", help="VMID, or the name of the VM's node below ./VirMO")
     image = commands.add_parser("image", help="VM images.").add_subparsers(required=True, metavar="COMMAND")
     command(image, "list", "All images with their states.", View("image.list", _show_images))
+    guest = commands.add_parser("guest", help="Shims inside VMs.").add_subparsers(required=True, metavar="COMMAND")
+    info = command(guest, "info", "Who is at the other end.", View("guest.info", show_info, ["vm"]))
+    ping = command(
+        guest,
+        "ping",
+        "Send something to a VM's shim and have it sent back.",
+        View("guest.ping", show_ping, ["vm", "count", "size"], timeout=PING_TIMEOUT),
+    )
+    ping.add_argument("--count", type=int, default=3, help="how often (%(default)s)")
+    ping.add_argument("--size", type=int, default=0, help="bytes of payload each way (%(default)s)")
+    trace = command(guest, "trace", "The last things between us and a VM.", View("guest.trace", show_trace, ["vm"]))
+    for added in (info, ping, trace):
+        added.add_argument("vm", help="VMID, or the name of the VM's node below ./VirMO")
     return parser
 
 

@@ -10,10 +10,16 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+from guest_shim.dispatch import Dispatcher
+from guest_shim.services import make_dispatcher
 from guest_shim.shim import VERSION, Shim
 from guest_shim.transport import Transport, UnixSocketTransport
-from guest_shim.xenbus import XenStoreTransport, open_device
+from guest_shim.xenbus import open_device
+from guest_shim.xenchannel import TRANSPORTS
+from guest_shim.xenstore_transport import XenStoreTransport
 
+#: what ``--transport`` may be on Xen, and the channels that it allows
+_ON_XEN = {"auto": TRANSPORTS, "vchan": ("vchan",), "xenstore": ("xenstore",)}
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -24,9 +30,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--transport",
-        default="xenstore",
-        metavar="xenstore[:DEVICE]|unix:PATH",
-        help="the way to dom0 (default: xenstore)",
+        default="auto",
+        metavar="auto|vchan|xenstore|unix:PATH",
+        help="the way to dom0: vchan (needs libxenvchan), XenStore, or the better one that both sides have (default: "
+        "auto); each may be followed by :DEVICE, where /dev/xen/xenbus is not XenStore's device",
     )
     parser.add_argument("--version", action="version", version=VERSION)
     parser.add_argument("--verbose", action="store_true", help="log what happens, not only what fails")
@@ -37,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         format="virmo-guest-shim: %(levelname)s %(message)s",
     )
     try:
-        transport = make_transport(arguments.transport)
+        transport = make_transport(arguments.transport, make_dispatcher())
     except ValueError as error:
         parser.error(str(error))
     try:
@@ -56,11 +63,11 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def make_transport(text: str) -> Transport:
+def make_transport(text: str, dispatcher: Dispatcher | None = None) -> Transport:
     """The transport that ``--transport`` names. :class:`ValueError` when there is none such."""
     kind, _, rest = text.partition(":")
-    if kind == "xenstore":
-        return XenStoreTransport(lambda: open_device(rest or None))
+    if kind in _ON_XEN:
+        return XenStoreTransport(lambda: open_device(rest or None), dispatcher, _ON_XEN[kind])
     if kind == "unix" and rest:
-        return UnixSocketTransport(rest)
-    raise ValueError(f"--transport: {text!r} is neither xenstore, xenstore:DEVICE nor unix:PATH")
+        return UnixSocketTransport(rest, dispatcher=dispatcher)
+    raise ValueError(f"--transport: {text!r} is neither auto, vchan, xenstore (each with :DEVICE) nor unix:PATH")

@@ -2,14 +2,36 @@
 
 A frame is the length of its header (4 bytes, big-endian), the header (a JSON object, UTF-8) and, when the header has
 ``"payload": n``, n raw bytes. Sans-IO: bytes in, frames out. Both sides use the same caps: the peer is never believed.
-Must run on Python 3.9 with the standard library alone.
+What the frames make together is :mod:`guest_shim.endpoint`'s. Must run on Python 3.9 with the standard library alone.
 
 The first frame each way is ``hello``::
 
-    shim → agent  {"type": "hello", "versions": [1], "shim": "0.1.0", "boot_id": "…", "beats": 17}
+    shim → agent  {"type": "hello", "versions": [1], "shim": "0.1.0", "boot_id": "…", "beats": 17, "instance": "…",
+                   "resumed": false, "objects": [{"moid", "live", "operations"}], "capabilities": ["clock"]}
     agent → shim  {"type": "hello", "version": 1}
 
-then the shim sends ``{"type": "beat", "beats": 18}`` about once a second.
+then, in any order, version 1 has
+
+========== ============== =============================================================================================
+type       direction      meaning
+========== ============== =============================================================================================
+request    agent → shim   ``id``, ``verb``, ``fields``, ``size`` of the payload, ``deadline`` in seconds from now
+answer     shim → agent   ``id`` of the request, ``status``, ``fields``, ``size``
+cancel     agent → shim   ``id``: nobody waits for this request any more
+say        shim → agent   ``id`` (grows by one in a shim's life), ``verb``, ``fields``, ``size``: told by itself
+heard      agent → shim   ``id``: this and all that was said before arrived
+data       both           ``id``, ``kind``: the next piece of the payload of that request, answer or say
+credit     both           ``bytes``: so many more bytes of payload may be sent
+beat       shim → agent   ``beats``, about once a second
+ping, pong agent → shim   keep-alive, and its answer
+bye        both           ``reason``: the sender closes
+========== ============== =============================================================================================
+
+A payload of up to 16 MiB travels in pieces of at most 64 KiB, the first with its message's own frame; fields that are
+too long for a header travel in front of the payload, ``"spilled"`` bytes of JSON. Pieces of several messages may
+alternate; all but the last of a message have at least 1 KiB. A sender starts with a credit of 256 KiB and gets it back
+in parts of at least 128 KiB: nothing can be made of many tiny frames. Frames of other types are a later version's: they
+are ignored.
 """
 
 from __future__ import annotations
@@ -27,8 +49,18 @@ VERSIONS = (1,)
 HEADER_CAP = 16 * 1024
 #: Bytes of a payload: longer things travel in several frames.
 PAYLOAD_CAP = 64 * 1024
-#: Levels of nesting in a header; ours have three.
+#: Levels of nesting in a header or in spilled fields; ours have four.
 DEPTH_CAP = 8
+#: Bytes of a message's whole payload.
+MESSAGE_CAP = 16 * 1024 * 1024
+#: Bytes of fields that are too long for a header.
+FIELDS_CAP = 1024 * 1024
+#: Bytes of a piece that is not its message's last.
+PIECE_MINIMUM = 1024
+#: Bytes of payload that may be on their way without the receiver's credit.
+WINDOW = 256 * 1024
+#: Bytes of credit that are given back at least.
+CREDIT_MINIMUM = WINDOW // 2
 
 _LENGTH = struct.Struct(">I")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -52,10 +84,25 @@ def encode(frame: Frame) -> bytes:
     header: dict[str, Any] = {**frame.fields, "type": frame.type}
     if frame.payload:
         header["payload"] = len(frame.payload)
-    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    raw = encode_json(header)
     if len(raw) > HEADER_CAP or len(frame.payload) > PAYLOAD_CAP:
         raise ProtocolError(f"a {frame.type} frame is over the caps: {len(raw)} + {len(frame.payload)} bytes")
     return _LENGTH.pack(len(raw)) + raw + frame.payload
+
+
+def encode_json(value: Any) -> bytes:
+    """Compact JSON. :class:`ValueError` or :class:`TypeError` when ``value`` is not JSON's."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+
+
+def decode_json(untrusted_raw: bytes, what: str) -> Any:
+    """Parse JSON that is not too deep. :class:`ProtocolError` names ``what`` it was."""
+    if _depth(untrusted_raw) > DEPTH_CAP:
+        raise ProtocolError(f"{what} is nested deeper than {DEPTH_CAP}")
+    try:
+        return json.loads(untrusted_raw.decode("utf-8"), parse_constant=_no_constant)
+    except ValueError as error:  # also UnicodeDecodeError
+        raise ProtocolError(f"{what} is not JSON: {error}") from None
 
 
 class FrameReader:
@@ -106,12 +153,7 @@ def choose_version(untrusted_versions: Any) -> int:
 
 
 def _parse_header(untrusted_raw: bytes) -> dict[str, Any]:
-    if _depth(untrusted_raw) > DEPTH_CAP:
-        raise ProtocolError(f"a header is nested deeper than {DEPTH_CAP}")
-    try:
-        header = json.loads(untrusted_raw.decode("utf-8"))
-    except ValueError as error:  # also UnicodeDecodeError
-        raise ProtocolError(f"a header is not JSON: {error}") from None
+    header = decode_json(untrusted_raw, "a header")
     if not isinstance(header, dict) or not isinstance(header.get("type"), str):
         raise ProtocolError("a header is not an object with a type")
     return header
@@ -126,6 +168,8 @@ def _payload_length(untrusted_header: dict[str, Any]) -> int:
 
 def _depth(raw: bytes) -> int:
     """The nesting, without parsing: a parser that recurses must not meet it first. Brackets in strings do not count."""
+    if raw.count(b"[") + raw.count(b"{") <= DEPTH_CAP:
+        return 0  # cannot be too deep, and most headers are like this
     depth = deepest = 0
     for byte in _STRING.sub(b"", raw):
         if byte in b"[{":
@@ -134,3 +178,7 @@ def _depth(raw: bytes) -> int:
         elif byte in b"]}":
             depth -= 1
     return deepest
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")

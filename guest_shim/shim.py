@@ -26,20 +26,20 @@ class Shim:
         self.boot_id = boot_id
         self.beats = beats
         self._transport = transport
-        self._announced = False
+        self.announced = False  #: dom0 knows us
         self._complained = False
 
     def step(self) -> None:
         """One beat. Failures are logged once and end in another try at the next step."""
         self.beats += 1
         try:
-            if not (self._announced and self._transport.beat(self.beats)):
-                self._announced = False
+            if not (self.announced and self._transport.beat(self.beats)):
+                self.announced = False
                 self._transport.announce(self.boot_id, VERSION, self.beats)
-                self._announced = True
+                self.announced = True
                 logger.info("announced boot_id=%s beats=%d", self.boot_id, self.beats)
         except TransportError as error:
-            self._announced = False
+            self.announced = False
             if not self._complained:
                 logger.warning("dom0 cannot be reached, will go on trying: %s", error)
             self._complained = True

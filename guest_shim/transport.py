@@ -5,13 +5,14 @@ Must run on Python 3.9 with the standard library alone.
 
 from __future__ import annotations
 
-import contextlib
+import os
 import socket
+import threading
 from typing import Protocol
 
-from guest_shim.protocol import Frame, FrameReader, ProtocolError, encode
-
-_RECEIVE = 65536
+from guest_shim.dispatch import Dispatcher
+from guest_shim.link import SocketLink
+from guest_shim.session import Identity, ShimSession
 
 
 class TransportError(Exception):
@@ -31,74 +32,54 @@ class Transport(Protocol):
         """Let go of everything."""
 
 
-class UnixSocketTransport:
-    """A stream socket on which the agent listens; frames of :mod:`guest_shim.protocol`."""
+def new_instance() -> str:
+    """A name for this life of the shim."""
+    return os.urandom(8).hex()
 
-    def __init__(self, path: str, timeout: float = 2.0) -> None:
+
+class UnixSocketTransport:
+    """A stream socket on which the agent listens; one :class:`ShimSession` at a time."""
+
+    def __init__(self, path: str, timeout: float = 2.0, dispatcher: Dispatcher | None = None) -> None:
+        """``timeout``: seconds until the agent must have answered hello."""
         self._path = path
         self._timeout = timeout
-        self._socket: socket.socket | None = None
-        self._reader = FrameReader()
+        self._dispatcher = dispatcher or Dispatcher()
+        self._instance = new_instance()
+        self._fresh = True
+        self._session: ShimSession | None = None
+        self._thread: threading.Thread | None = None
 
     def announce(self, boot_id: str, version: str, beats: int) -> None:
-        """Connect and exchange hello."""
+        """Connect and exchange hello; the session goes on in a thread of its own."""
         self.close()
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket = connection
-        self._reader = FrameReader()
         try:
             connection.settimeout(self._timeout)
             connection.connect(self._path)
         except OSError as error:
-            self.close()
+            connection.close()
             raise TransportError(f"no agent at {self._path}: {error}") from None
-        fields = {"versions": [1], "shim": version, "boot_id": boot_id, "beats": beats}
-        self._send(Frame("hello", fields))
-        answer = self._receive_one()
-        if answer.type != "hello" or answer.fields.get("version") != 1:
+        # a counter that is not at its start in a new process: a saved state went on
+        identity = Identity(boot_id, version, self._instance, beats, resumed=self._fresh and beats > 1)
+        session = ShimSession(SocketLink(connection), self._dispatcher, identity)
+        self._session = session
+        self._thread = threading.Thread(target=session.run, name="shim-channel", daemon=True)
+        self._thread.start()
+        if not session.greeted.wait(self._timeout):
+            reason = session.pump.reason or "no answer in time"
             self.close()
-            raise TransportError(f"the agent answered hello with {answer.type} {answer.fields}")
+            raise TransportError(f"the agent at {self._path} did not answer hello: {reason}")
+        self._fresh = False
 
     def beat(self, beats: int) -> bool:
         """Send a beat; a broken connection is found here."""
-        if self._socket is None:
-            return False
-        try:
-            self._send(Frame("beat", {"beats": beats}))
-        except TransportError:
-            return False
-        return True
+        return self._session is not None and self._session.beat(beats)
 
     def close(self) -> None:
-        """Close the socket."""
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                self._socket.close()
-            self._socket = None
-
-    def _send(self, frame: Frame) -> None:
-        assert self._socket is not None
-        try:
-            self._socket.sendall(encode(frame))
-        except OSError as error:
-            self.close()
-            raise TransportError(f"the agent at {self._path} went away: {error}") from None
-
-    def _receive_one(self) -> Frame:
-        assert self._socket is not None
-        frames: list[Frame] = []
-        while not frames:
-            try:
-                data = self._socket.recv(_RECEIVE)
-            except OSError as error:
-                self.close()
-                raise TransportError(f"the agent at {self._path} did not answer: {error}") from None
-            if not data:
-                self.close()
-                raise TransportError(f"the agent at {self._path} closed the channel")
-            try:
-                frames = self._reader.feed(data)
-            except ProtocolError as error:
-                self.close()
-                raise TransportError(f"the agent at {self._path} sent no frame: {error}") from None
-        return frames[0]
+        """End the session."""
+        session, thread = self._session, self._thread
+        self._session = self._thread = None
+        if session is not None and thread is not None:
+            session.close("the shim ends it")
+            thread.join(self._timeout)

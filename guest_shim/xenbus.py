@@ -1,7 +1,7 @@
-"""The shim's XenStore client over ``/dev/xen/xenbus``, and the transport that publishes beats through it.
+"""The shim's XenStore client over ``/dev/xen/xenbus``.
 
 A guest writes relative paths: they go to its own ``/local/domain/N``, also after a restore gave it another N. A tiny
-client on purpose: a guest has no pyxs, and needs four operations. Must run on Python 3.9, standard library alone.
+client on purpose: a guest has no pyxs, and needs five operations. Must run on Python 3.9, standard library alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 import select
 import struct
 import time
-from collections.abc import Callable
 
 from guest_shim.transport import TransportError
 
@@ -22,7 +21,9 @@ DEADLINE = 10.0
 PAYLOAD_CAP = 4096
 
 _HEADER = struct.Struct("=IIII")  # operation, request id, transaction id, length: the machine's own byte order
-_READ, _WRITE, _RM, _ERROR = 2, 11, 13, 16
+_READ, _WATCH, _WRITE, _RM, _WATCH_EVENT, _ERROR = 2, 4, 11, 13, 15, 16
+#: Changes that are taken at a time; a watch's owner is dom0, but nothing is endless here.
+_EVENTS_CAP = 1024
 
 
 class XenBus:
@@ -33,6 +34,7 @@ class XenBus:
         self._descriptor = descriptor
         self._deadline = deadline
         self._next_id = 1
+        self._changed: list[bytes] = []  # what watches told while an answer was awaited
 
     def read(self, path: str) -> bytes | None:
         """A node's value, ``None`` when there is none."""
@@ -52,9 +54,38 @@ class XenBus:
         except _NoEntryError:
             return
 
+    def watch(self, path: str) -> None:
+        """Have :meth:`changes` tell of changes at or below ``path``; it tells of it once at once.
+
+        Use a :class:`XenBus` of its own for watches: then its descriptor is readable when something changed.
+        """
+        self._request(_WATCH, path.encode("ascii") + b"\0" + path.encode("ascii") + b"\0")
+
+    def changes(self) -> list[str]:
+        """The paths that changed since the last call. Does not block. :class:`TransportError`."""
+        try:
+            while len(self._changed) < _EVENTS_CAP and select.select([self._descriptor], [], [], 0)[0]:
+                kind, _, _, payload = self._packet(time.monotonic() + self._deadline)
+                if kind == _WATCH_EVENT:
+                    self._changed.append(payload)
+        except OSError as error:
+            raise TransportError(f"XenStore: {error}") from None
+        paths, self._changed = self._changed, []
+        return [path.split(b"\0", 1)[0].decode("ascii", "replace") for path in paths]
+
+    def fileno(self) -> int:
+        """The device's."""
+        return self._descriptor
+
     def close(self) -> None:
         """Close the device."""
         os.close(self._descriptor)
+
+    def _packet(self, end: float) -> tuple[int, int, int, bytes]:
+        kind, answered, transaction, length = _HEADER.unpack(self._receive(_HEADER.size, end))
+        if length > PAYLOAD_CAP:
+            raise TransportError(f"XenStore announced a packet of {length} bytes")
+        return kind, answered, transaction, self._receive(length, end) if length else b""
 
     def _request(self, operation: int, payload: bytes) -> bytes:
         if len(payload) > PAYLOAD_CAP:
@@ -67,11 +98,10 @@ class XenBus:
             if written != _HEADER.size + len(payload):
                 raise TransportError("XenStore took only part of a packet")
             while True:
-                kind, answered, _, length = _HEADER.unpack(self._receive(_HEADER.size, end))
-                if length > PAYLOAD_CAP:
-                    raise TransportError(f"XenStore announced a packet of {length} bytes")
-                answer = self._receive(length, end) if length else b""
-                if answered == request_id:  # else an answer that a deadline gave up on
+                kind, answered, _, answer = self._packet(end)
+                if kind == _WATCH_EVENT:
+                    self._changed.append(answer)
+                elif answered == request_id:  # else an answer that a deadline gave up on
                     break
         except OSError as error:
             raise TransportError(f"XenStore: {error}") from None
@@ -108,49 +138,3 @@ def open_device(device: str | None = None) -> int:
         except OSError as error:
             errors.append(f"{candidate}: {error.strerror}")
     raise TransportError("no XenStore here (" + "; ".join(errors) + "); is this a Xen guest?")
-
-
-class XenStoreTransport:
-    """Publishes what the shim has to say below its own ``data/virmo``, where dom0 reads it."""
-
-    BASE = "data/virmo"
-
-    def __init__(self, open_device: Callable[[], int] = open_device) -> None:
-        self._open_device = open_device
-        self._bus: XenBus | None = None
-
-    def announce(self, boot_id: str, version: str, beats: int) -> None:
-        """Write all nodes; ``hello`` last, as the sign that the others are there."""
-        if self._bus is None:
-            self._bus = XenBus(self._open_device())
-        self._write("boot-id", boot_id)
-        self._write("version", version)
-        self._write("beats", str(beats))
-        self._write("hello", "1")
-
-    def beat(self, beats: int) -> bool:
-        """Write the counter. A restored guest has a new, empty directory: then ``hello`` is missing."""
-        if self._bus is None:
-            return False
-        try:
-            if self._bus.read(f"{self.BASE}/hello") is None:
-                return False
-        except TransportError:
-            self.close()
-            return False
-        self._write("beats", str(beats))
-        return True
-
-    def close(self) -> None:
-        """Close the device."""
-        if self._bus is not None:
-            self._bus.close()
-            self._bus = None
-
-    def _write(self, name: str, value: str) -> None:
-        assert self._bus is not None
-        try:
-            self._bus.write(f"{self.BASE}/{name}", value.encode("ascii"))
-        except TransportError:
-            self.close()
-            raise

@@ -1,31 +1,34 @@
-"""Where the shims of simulated domains connect: Unix sockets, frames of ``guest_shim.protocol``, one thread for all.
+"""Where the shims of simulated domains connect: Unix sockets, one listening thread, and one for each channel.
 
-Keeps the last facts heard of each guest. Everything read here is a guest's and untrusted: a frame that breaks a cap or
-the protocol costs the guest its connection, and nothing else. Knows sockets and frames, not domains: a listener has a
-key that its maker chose.
+Keeps the last facts heard of each guest. A guest that breaks the protocol or its budget loses its channel, and nothing
+else happens. Knows sockets and channels, not domains: a listener has a key that its maker chose.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import selectors
 import socket
 import threading
-from collections.abc import Hashable
+import time
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
-from dom0_agent.guest.facts import NO_FACTS, parse_facts
+from dom0_agent.guest.budget import Penalties
+from dom0_agent.guest.channel import Channel, ChannelObserver
+from dom0_agent.guest.config import GuestConfig
+from dom0_agent.guest.facts import NO_FACTS
 from dom0_agent.hypervisor.interface import GuestFacts
-from guest_shim.protocol import Frame, FrameReader, ProtocolError, choose_version, encode
-
-logger = logging.getLogger(__name__)
+from guest_shim.link import SocketLink
 
 #: Connections that one guest may hold: one, and one that is being replaced.
 CONNECTIONS_CAP = 2
-_RECEIVE = 16384
+#: Seconds that the channels' threads get at the end.
+_JOIN = 2.0
 
 
 @dataclass(eq=False)
@@ -33,29 +36,59 @@ class _Listener:
     key: Hashable
     socket: socket.socket
     facts: GuestFacts = NO_FACTS
-    connections: list[_Connection] = field(default_factory=list)
+    channels: list[Channel] = field(default_factory=list)
+
+    def note(self, facts: GuestFacts) -> None:
+        """The last that was heard."""
+        self.facts = facts
 
 
-@dataclass(eq=False)
-class _Connection:
-    listener: _Listener
-    socket: socket.socket
-    reader: FrameReader = field(default_factory=FrameReader)
-    greeted: bool = False
+class _NobodyListens:
+    """Until the agent's hub is attached: facts are kept, what is said is not confirmed to anybody."""
+
+    def opened(self, channel: Channel) -> None:
+        """It is shown to whoever attaches."""
+
+    def said(self, channel: Channel, number: int, verb: str, fields: Mapping[str, Any], payload: bytes) -> None:
+        """There is nobody to tell."""
+
+    def cut_off(self, key: Hashable, reason: str) -> None:
+        """There is nobody to tell."""
+
+    def closed(self, channel: Channel) -> None:
+        """There is nobody to tell."""
 
 
 class UnixChannelServer:
-    """All listeners, and the thread that serves them."""
+    """All listeners; a :class:`~dom0_agent.guest.source.ChannelSource`."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: GuestConfig | None = None) -> None:
+        self._config = config or GuestConfig()
+        self._penalties = Penalties(self._config, time.monotonic)
+        self._observer: ChannelObserver = _NobodyListens()
         self._selector = selectors.DefaultSelector()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._listeners: dict[Hashable, _Listener] = {}
+        self._threads: set[threading.Thread] = set()
         self._wake_read, self._wake_write = socket.socketpair()
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         self._closed = False
-        self._thread = threading.Thread(target=self._serve, name="guest-channel", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="guest-listener", daemon=True)
         self._thread.start()
+
+    def attach(self, observer: ChannelObserver, config: GuestConfig) -> None:
+        """See :class:`~dom0_agent.guest.source.ChannelSource`."""
+        with self._lock:
+            self._observer = observer
+            self._config = config
+            self._penalties = Penalties(config, time.monotonic)
+            channels = [channel for listener in self._listeners.values() for channel in listener.channels]
+            for channel in channels:
+                if channel.hello is not None:
+                    observer.opened(channel)
+
+    def follow(self, domains: Mapping[UUID, int]) -> None:
+        """Whoever makes the listeners follows the domains."""
 
     def listen(self, key: Hashable, directory: Path, name: str = "channel.sock") -> None:
         """Listen at ``directory/name`` for the guest ``key``; what was there before is replaced."""
@@ -83,6 +116,7 @@ class UnixChannelServer:
     def forget(self, key: Hashable) -> None:
         """Stop listening for ``key``; no error when nobody did."""
         with self._lock:
+            self._penalties.forget(key)
             listener = self._listeners.pop(key, None)
             if listener is not None:
                 self._drop_listener(listener)
@@ -99,7 +133,7 @@ class UnixChannelServer:
             return NO_FACTS if listener is None else listener.facts
 
     def close(self) -> None:
-        """End the thread and all connections; the guests will come back to the next agent."""
+        """End all threads and channels; the guests will come back to the next agent."""
         with self._lock:
             if self._closed:
                 return
@@ -110,11 +144,41 @@ class UnixChannelServer:
             for listener in self._listeners.values():
                 self._drop_listener(listener)
             self._listeners.clear()
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(_JOIN)
         self._selector.close()
         self._wake_read.close()
         self._wake_write.close()
 
-    # -- the thread -------------------------------------------------------------------------------------------------
+    # -- a channel's observer: what the hub hears, and what we note for it -------------------------------------------
+
+    def opened(self, channel: Channel) -> None:
+        """Pass it on."""
+        with self._lock:
+            observer = self._observer
+        observer.opened(channel)
+
+    def said(self, channel: Channel, number: int, verb: str, fields: Mapping[str, Any], payload: bytes) -> None:
+        """Pass it on."""
+        self._observer.said(channel, number, verb, fields, payload)
+
+    def cut_off(self, key: Hashable, reason: str) -> None:
+        """Nobody tells us."""
+
+    def closed(self, channel: Channel) -> None:
+        """Who broke the rules has to wait."""
+        with self._lock:
+            listener = self._listeners.get(channel.key)
+            if listener is not None and channel in listener.channels:
+                listener.channels.remove(channel)
+            if channel.pump.broken:
+                self._penalties.add(channel.key)
+            self._threads.discard(threading.current_thread())
+            observer = self._observer
+        observer.closed(channel)
+
+    # -- the listening thread ---------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
         while True:
@@ -124,74 +188,25 @@ class UnixChannelServer:
                         return
                     if isinstance(key.data, _Listener):
                         self._accept(key.data)
-                    elif isinstance(key.data, _Connection):
-                        self._receive(key.data)
 
     def _accept(self, listener: _Listener) -> None:
         try:
             accepted, _ = listener.socket.accept()
         except OSError:  # forgotten, or the guest gave up meanwhile
             return
-        accepted.setblocking(False)
-        while len(listener.connections) >= CONNECTIONS_CAP:
-            self._drop(listener.connections[0])
-        connection = _Connection(listener, accepted)
-        listener.connections.append(connection)
-        self._selector.register(accepted, selectors.EVENT_READ, connection)
-
-    def _receive(self, connection: _Connection) -> None:
-        try:
-            untrusted_data = connection.socket.recv(_RECEIVE)
-        except BlockingIOError:
+        if self._penalties.left(listener.key) > 0:
+            accepted.close()
             return
-        except OSError:  # closed by a drop of ours, or reset by the guest
-            self._drop(connection)
-            return
-        if not untrusted_data:
-            self._drop(connection)
-            return
-        try:
-            for untrusted_frame in connection.reader.feed(untrusted_data):
-                self._take(connection, untrusted_frame)
-        except (ProtocolError, OSError) as error:
-            logger.warning("guest_cut_off key=%s error=%s", connection.listener.key, error)
-            self._drop(connection)
-
-    def _take(self, connection: _Connection, untrusted_frame: Frame) -> None:
-        if untrusted_frame.type == "hello":
-            version = choose_version(untrusted_frame.fields.get("versions"))
-            connection.listener.facts = parse_facts(
-                untrusted_boot_id=_raw(untrusted_frame.fields.get("boot_id")),
-                untrusted_beats=_raw(untrusted_frame.fields.get("beats")),
-                untrusted_version=_raw(untrusted_frame.fields.get("shim")),
-            )
-            connection.greeted = True
-            connection.socket.send(encode(Frame("hello", {"version": version})))
-        elif not connection.greeted:
-            raise ProtocolError(f"{untrusted_frame.type} before hello")
-        elif untrusted_frame.type == "beat":
-            heard = parse_facts(None, _raw(untrusted_frame.fields.get("beats")), None)
-            known = connection.listener.facts
-            connection.listener.facts = GuestFacts(known.boot_id, heard.beats, known.shim_version)
-        # other types are of a later version's making: ignored, as the hello agreed on what must be understood
-
-    def _drop(self, connection: _Connection) -> None:
-        if connection in connection.listener.connections:
-            connection.listener.connections.remove(connection)
-            self._selector.unregister(connection.socket)
-            connection.socket.close()
+        while len(listener.channels) >= CONNECTIONS_CAP:
+            listener.channels.pop(0).close("it opened another one")
+        channel = Channel(listener.key, SocketLink(accepted), self, self._config.budget, on_facts=listener.note)
+        listener.channels.append(channel)
+        thread = threading.Thread(target=channel.run, name=f"guest-{listener.key}", daemon=True)
+        self._threads.add(thread)
+        thread.start()
 
     def _drop_listener(self, listener: _Listener) -> None:
         self._selector.unregister(listener.socket)
         listener.socket.close()
-        for connection in list(listener.connections):
-            self._drop(connection)
-
-
-def _raw(untrusted_value: object) -> bytes | None:
-    """A JSON value as the bytes that XenStore would hold; what is neither text nor a number is nothing."""
-    if isinstance(untrusted_value, str):
-        return untrusted_value.encode("utf-8", "replace")
-    if isinstance(untrusted_value, int) and not isinstance(untrusted_value, bool) and untrusted_value.bit_length() < 64:
-        return str(untrusted_value).encode("ascii")
-    return None
+        for channel in listener.channels:
+            channel.close("the domain is gone")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 if TYPE_CHECKING:
+    from dom0_agent.guest.source import ChannelSource
     from dom0_agent.hypervisor.resources import DomainResources
 
 
@@ -165,6 +166,9 @@ class Hypervisor(Protocol):
 
     def guest_facts(self, uuid: UUID) -> GuestFacts:
         """What the guest's shim says of itself, caps and validation applied."""
+
+    def channels(self) -> ChannelSource:
+        """Where the channels to shims in guests come from; always the same object."""
 
     def subscribe(self, hint: Callable[[], None]) -> Callable[[], None]:
         """Call ``hint`` (from any thread) whenever some domain may have changed; returns the unsubscribe."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
+from dom0_agent.guest.source import ChannelSource
 from dom0_agent.hypervisor import xlcfg
 from dom0_agent.hypervisor.broker import MemoryBroker
 from dom0_agent.hypervisor.interface import (
@@ -56,6 +57,7 @@ class Toolstack(Protocol):
     def save(self, domain: DomainInfo, path: Path) -> None: ...
     def restore(self, path: Path, config: DomainConfig) -> None: ...
     def guest_facts(self, domain: DomainInfo) -> GuestFacts: ...
+    def channels(self) -> ChannelSource: ...
     def subscribe(self, hint: Callable[[], None]) -> Callable[[], None]: ...
     def close(self) -> None: ...
     @property
@@ -157,6 +159,10 @@ class ReadBackHypervisor:
     def guest_facts(self, uuid: UUID) -> GuestFacts:
         """What the guest's shim says of itself, caps and validation applied."""
         return self._toolstack.guest_facts(self._get(uuid, "guest facts"))
+
+    def channels(self) -> ChannelSource:
+        """Where the channels to shims in guests come from."""
+        return self._toolstack.channels()
 
     def subscribe(self, hint: Callable[[], None]) -> Callable[[], None]:
         """Call ``hint`` (from any thread) whenever some domain may have changed; returns the unsubscribe."""

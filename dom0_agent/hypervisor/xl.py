@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dom0_agent.guest.facts import NO_FACTS, parse_facts
+from dom0_agent.guest.rendezvous import XenRendezvous
 from dom0_agent.hypervisor import xlcfg
 from dom0_agent.hypervisor.interface import DomainConfig, DomainInfo, GuestFacts, HostInfo, HypervisorError, OutOfMemory
 from dom0_agent.hypervisor.libxc import Libxc, open_libxc
@@ -64,6 +65,7 @@ class Xl:
         self._run_dir = run_dir
         self._run_tool = run
         self._store = store
+        self._rendezvous = XenRendezvous(store)
         self._lock = threading.Lock()
         self._can_save: bool | None = None
         self._libxc: Libxc | None = None
@@ -111,9 +113,13 @@ class Xl:
             self._run(command, _transfer_deadline(config.memory), f"restore of domain {config.uuid}")
 
     def save(self, domain: DomainInfo, path: Path) -> None:
-        """``xl save``; when it fails by itself it has let the domain run on."""
+        """``xl save``; when it fails by itself it has let the domain run on.
+
+        The guest's channel is closed first: memory of dom0 that a guest has mapped cannot be saved.
+        """
         command = ["xl", "save", str(domain.domid), str(path)]
-        self._run(command, _transfer_deadline(domain.memory), f"save of domain {domain.uuid}")
+        with self._rendezvous.quiet(domain.uuid):
+            self._run(command, _transfer_deadline(domain.memory), f"save of domain {domain.uuid}")
 
     def unpause(self, domain: DomainInfo) -> None:
         """``xl unpause``, or the hypercall that it is where no device model has to be told."""
@@ -160,6 +166,10 @@ class Xl:
             logger.warning("guest_facts_unreadable uuid=%s error=%s", domain.uuid, error)
             return NO_FACTS
 
+    def channels(self) -> XenRendezvous:
+        """They begin in XenStore."""
+        return self._rendezvous
+
     def subscribe(self, hint: Callable[[], None]) -> Callable[[], None]:
         """Hints from ``@introduceDomain`` and ``@releaseDomain`` (which also fires when a domain shuts down)."""
         unwatches = [self._store.watch(path, lambda _: hint()) for path in ("@introduceDomain", "@releaseDomain")]
@@ -176,7 +186,8 @@ class Xl:
         return self._resources
 
     def close(self) -> None:
-        """End the XenStore connection."""
+        """End the channels and the XenStore connection."""
+        self._rendezvous.close()
         self._store.close()
         if self._libxc is not None:
             self._libxc.close()

@@ -16,7 +16,8 @@ from dom0_agent.guest.facts import parse_facts
 from dom0_agent.hypervisor.xenstore import SocketConnection, XenStore, XenStoreDown, XenStoreError
 from guest_shim.shim import VERSION, Shim
 from guest_shim.transport import TransportError
-from guest_shim.xenbus import XenBus, XenStoreTransport
+from guest_shim.xenbus import XenBus
+from guest_shim.xenstore_transport import XenStoreTransport
 from tests.integration.conftest import Daemon
 
 pytestmark = pytest.mark.xenstored
@@ -262,8 +263,8 @@ def test_the_shims_own_client_reads_writes_and_removes(xenstored: Daemon, store:
 
 
 def test_the_shims_beats_arrive_as_facts(xenstored: Daemon, store: XenStore) -> None:
-    transport = XenStoreTransport(partial(device, xenstored.socket))
-    transport.BASE = "/local/domain/7/data/virmo"  # a guest's relative path means its own domain
+    base = "/local/domain/7/data/virmo"  # a guest's relative path means its own domain
+    transport = XenStoreTransport(partial(device, xenstored.socket), base=base)
     boot_id = "0f0e0d0c-0b0a-4908-8706-050403020100"
     shim = Shim(transport, boot_id)
     shim.step()

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from dom0_agent.hypervisor.sim.ledger import Ledger, read_json, start_time, write_json
+from guest_shim.services import make_dispatcher
 from guest_shim.shim import Shim
 from guest_shim.transport import UnixSocketTransport
 
@@ -85,7 +86,9 @@ class Domain:
         self._directory = directory
         self._guest = guest
         self._interval = interval
-        self._shim = Shim(UnixSocketTransport("channel.sock", CHANNEL_TIMEOUT), guest.boot_id, guest.beats)
+        self._shim = Shim(
+            UnixSocketTransport("channel.sock", CHANNEL_TIMEOUT, make_dispatcher()), guest.boot_id, guest.beats
+        )
         self._answered: int | None = None
 
     def run(self) -> str:

@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
+from dom0_agent.guest.source import ChannelSource
 from dom0_agent.hypervisor.interface import (
     DomainConfig,
     DomainInfo,
@@ -160,6 +161,10 @@ class FaultyToolstack:
     def guest_facts(self, domain: DomainInfo) -> GuestFacts:
         """See :class:`Toolstack`."""
         return self._inner.guest_facts(domain)
+
+    def channels(self) -> ChannelSource:
+        """See :class:`Toolstack`."""
+        return self._inner.channels()
 
     def subscribe(self, hint: Callable[[], None]) -> Callable[[], None]:
         """See :class:`Toolstack`."""

@@ -130,6 +130,10 @@ class Sim:
         """What its shim said last."""
         return self._channels.facts((domain.uuid, domain.domid))
 
+    def channels(self) -> UnixChannelServer:
+        """Their Unix sockets."""
+        return self._channels
+
     def subscribe(self, hint: Callable[[], None]) -> Callable[[], None]:
         """Hints from the watcher."""
         return self._watcher.subscribe(hint)

@@ -68,9 +68,11 @@ def until(condition: Callable[[], bool]) -> None:
 def closed(guest: socket.socket) -> bool:
     """Whether the server hung up."""
     try:
-        return guest.recv(100) == b""
+        while guest.recv(100):  # a goodbye may come first
+            pass
     except ConnectionResetError:
         return True
+    return True
 
 
 def test_the_shim_says_hello_and_beats(server: UnixChannelServer, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

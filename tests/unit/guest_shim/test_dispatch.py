@@ -49,8 +49,12 @@ def test_errors_of_handlers_are_answers(error: Exception, status: int) -> None:
     assert answer.fields["error"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_handler_that_breaks_is_answered_all_the_same_and_takes_no_worker_with_it() -> None:
+def test_a_handler_that_breaks_is_answered_all_the_same_and_takes_no_worker_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = threading.Semaphore(0)
+    monkeypatch.setattr(threading, "excepthook", lambda _: broken.release())
+
     def handler(request: Request) -> Answer:
         raise ZeroDivisionError
 
@@ -67,6 +71,7 @@ def test_a_handler_that_breaks_is_answered_all_the_same_and_takes_no_worker_with
         shim.submit(Request("get"), answered)
         assert done.wait(5)
         assert got[0].status == FAILED
+        assert broken.acquire(timeout=5), "threading is told"
 
 
 def test_long_handlers_run_side_by_side_and_one_too_many_is_told_so() -> None:

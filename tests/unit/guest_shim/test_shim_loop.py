@@ -16,7 +16,8 @@ import guest_shim
 from guest_shim.cli import make_transport
 from guest_shim.shim import VERSION, Shim
 from guest_shim.transport import TransportError, UnixSocketTransport
-from guest_shim.xenbus import XenStoreTransport, open_device
+from guest_shim.xenbus import open_device
+from guest_shim.xenstore_transport import XenStoreTransport
 
 BOOT_ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 SOURCES = sorted(Path(guest_shim.__file__).parent.glob("*.py"))
@@ -90,6 +91,8 @@ def test_it_ends_when_its_sleep_says_so() -> None:
 
 def test_transports_by_name() -> None:
     assert isinstance(make_transport("xenstore"), XenStoreTransport)
+    assert isinstance(make_transport("auto"), XenStoreTransport)
+    assert isinstance(make_transport("vchan"), XenStoreTransport)
     assert isinstance(make_transport("xenstore:/dev/xen/xenbus"), XenStoreTransport)
     assert isinstance(make_transport("unix:/run/x"), UnixSocketTransport)
     for text in ("", "unix:", "tcp:1.2.3.4"):

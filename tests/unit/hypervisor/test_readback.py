@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from dom0_agent.guest.facts import NO_FACTS
+from dom0_agent.guest.source import ChannelSource
 from dom0_agent.hypervisor.interface import (
     DomainConfig,
     DomainInfo,
@@ -80,6 +81,9 @@ class Toolstack:
 
     def guest_facts(self, domain: DomainInfo) -> GuestFacts:
         return NO_FACTS
+
+    def channels(self) -> ChannelSource:
+        raise AssertionError("nobody asks for them here")
 
     def subscribe(self, hint: Callable[[], None]) -> Callable[[], None]:
         return lambda: None
