@@ -1,4 +1,4 @@
-"""The ASGI application: DM endpoint, image files, HTTP API. Wires routes; every part is tested on its own."""
+"""The ASGI application: DM endpoint, image files, HTTP API, console. Wires routes; every part is tested on its own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from virmo_server.api.http import api_routes
+from virmo_server.console.http import console_routes
 from virmo_server.dm.endpoint import dm_route
 from virmo_server.images.hosting import image_route
 from virmo_server.maintenance import sweep
@@ -54,5 +55,6 @@ def make_app(services: Services) -> Starlette:
         dm_route(services),
         image_route(services.database, services.library),
         *api_routes(services),
+        *console_routes(services),
     ]
     return Starlette(routes=routes, lifespan=lifespan)

@@ -1,0 +1,100 @@
+"""A real server over TLS, a real agent on the simulator, a real browser: for the console's tests and screenshots."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from image.story.server import Server
+from image.story.sim_board import SimBoard
+from image.story.steps import DEV_ID, DEVICE, agent_yaml
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+#: Milliseconds in which what a test waits for must be there: a cold guest on a busy machine.
+PATIENCE = 30_000
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+ROLES = ("viewer", "operator", "admin")
+
+
+class Stage:
+    """The server with one board, which waits for orders, and a token for each role."""
+
+    def __init__(self, folder: Path) -> None:
+        self.board = SimBoard(folder / "board")
+        self.server = Server(folder / "server", self.board.server_host)
+        self.server.start()
+        settings = yaml.safe_load((self.server.folder / "virmo.yaml").read_text())
+        self.url: str = settings["server"]
+        self.ca_file = str(self.server.ca_file)
+        self.tokens: dict[str, str] = {
+            role: self.server.virmo_json("token", "add", f"{role}-1", "--role", role)["token"] for role in ROLES
+        }
+
+    def register(self) -> None:
+        """The board comes to the server and listens for notifications."""
+        url = self.board.notification_url
+        text = self.server.virmo("device", "add", DEVICE, "--dev-id", DEV_ID, "--notify-url", url, "--agent-config")
+        config = yaml.safe_load(agent_yaml(text))
+        # A person clicks more often than the server may notify in a minute; who polls needs not wait for that.
+        config["dm"]["poll_interval"] = 1
+        self.board.start_agent(yaml.safe_dump(config), self.server.ca_file)
+        wait_for(lambda: self.server.virmo_json("device", "show", DEVICE)["open_orders"] == 0)
+
+    def close(self) -> None:
+        """End all of it."""
+        self.server.close()
+        self.board.close()
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    """Poll until it holds; an assertion fails after :data:`PATIENCE`."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.1)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The distribution's Chromium, driven by Playwright."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def visitor(browser: Browser, **options: object) -> Iterator[BrowserContext]:
+    """A fresh browser profile. The trial CA is not the system's: that it is checked is seen by the other clients."""
+    context = browser.new_context(ignore_https_errors=True, **{"viewport": DESKTOP, **options})  # type: ignore[arg-type]
+    context.set_default_timeout(PATIENCE)
+    try:
+        yield context
+    finally:
+        context.close()
+
+
+def log_in(page: Page, stage: Stage, role: str) -> None:
+    """As a person does."""
+    page.goto(f"{stage.url}/")
+    page.get_by_label("API token").fill(stage.tokens[role])
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("heading", name="Devices").wait_for()
