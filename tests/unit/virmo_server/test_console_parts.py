@@ -59,8 +59,8 @@ def test_links_quote_every_name() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "just now"), (12, "12 s ago"), (89, "89 s ago"), (300, "5 min ago"), (7200, "2 h ago"), (259200, "3 d ago"), (-7200, "in 2 h")],
-)  # fmt: skip
+    [(0, "just now"), (89, "89 s ago"), (300, "5 min ago"), (7200, "2 h ago"), (259200, "3 d ago"), (-7200, "in 2 h")],
+)
 def test_times_are_told_roughly(seconds: int, text: str) -> None:
     assert words.ago(NOW - timedelta(seconds=seconds), NOW) == text
 
