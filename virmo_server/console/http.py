@@ -14,15 +14,20 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from virmo_server.api.auth import Actor, authenticate, require
+from virmo_server import audit
+from virmo_server.api import operations_running as running
+from virmo_server.api.auth import ANYBODY, Actor, authenticate, require
+from virmo_server.api.endpoint import Call
 from virmo_server.api.http import read_body
+from virmo_server.api.schema_running import LoginBody, LoginView
+from virmo_server.api.stream import events_route
 from virmo_server.api.upload import upload_route
 from virmo_server.console import links
 from virmo_server.console.page import ConsolePage
 from virmo_server.console.pages import PAGES
 from virmo_server.console.render import STATIC, make_environment, render
 from virmo_server.console.session import ConsoleSession, is_csrf_right, new_session, seal, unseal
-from virmo_server.console.visit import Answer, Changed, Goto, Page, Visit
+from virmo_server.console.visit import Answer, Changed, Goto, Page, Visit, read_form
 from virmo_server.model import Role
 from virmo_server.problem import Problem, not_found
 from virmo_server.services import Services
@@ -44,6 +49,13 @@ SECURITY_HEADERS: Mapping[str, str] = {
 _ASSET_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".txt": "text/plain"}
 _MAX_FIELDS = 1000
 _Who = tuple[ConsoleSession | None, Actor | None]
+#: The API's words are for people at a command line.
+_LOGIN_WORDS = {
+    "token-missing": "Type your name and password, or a token.",
+    "token-unknown": "This token is not known here, or it was revoked.",
+    "password": "Name or password is wrong.",
+    "invalid": "Type your name and password, or a token.",
+}
 _TITLES = {400: "Not understood", 403: "Not allowed", 404: "Not found", 409: "Not now", 422: "Not valid"}
 
 
@@ -77,7 +89,8 @@ class Console:
             Route(links.LOGIN, self._answered(self._show_login), methods=["GET"]),
             Route(links.LOGIN, self._answered(self._log_in), methods=["POST"]),
             Route(f"{links.PREFIX}/logout", self._answered(self._log_out), methods=["POST"]),
-            upload_route(services=self._services, prefix=links.PREFIX, authorise=self._uploader, render=_plain_problem),
+            upload_route(self._services, links.PREFIX, self._uploader, _plain_problem),
+            events_route(self._services, links.PREFIX, self._follower, _plain_problem),
             *(self._route(path, pages) for path, pages in by_path.items()),
             Route(f"{links.PREFIX}/{{rest:path}}", self._answered(self._nothing), methods=["GET"]),
         ]
@@ -98,9 +111,18 @@ class Console:
         session, actor = self._who(request)
         if page.method == "POST":
             self._check_csrf(request, session, form)
-        require(actor, page.role)
+        self._admit(request, actor, page)
         visit = Visit(self._services, session, actor, request.path_params, dict(request.query_params), form)
         return self._respond(request, visit, page.handler(visit))
+
+    def _admit(self, request: Request, actor: Actor, page: ConsolePage) -> None:
+        try:
+            require(actor, page.role)
+        except Problem as problem:
+            if page.method == "POST":
+                name, target = page.handler.__name__, request.url.path.removeprefix(links.PREFIX)
+                audit.record(self._services, actor, f"console.{name}", target, (problem.status, str(problem)))
+            raise
 
     def _respond(self, request: Request, visit: Visit, answer: Answer) -> Response:
         match answer:
@@ -133,24 +155,40 @@ class Console:
         self._check_csrf(request, session, form)
         goal = links.own_path(form.get("goal", ""))
         try:
-            actor = await run_in_threadpool(self._authenticate, form.get("token", ""))
+            token = await run_in_threadpool(self._key, form)
         except Problem as problem:
             logger.info("console: log-in refused code=%s", problem.code)
-            values = {"goal": goal, "problem": "This token is not known here, or it was revoked."}
-            return self._html(request, "login.html", values, (session, None), status=401)
-        logger.info("console: %s logged in", actor.name)
+            values = {"goal": goal, "problem": _LOGIN_WORDS.get(problem.code, str(problem))}
+            return self._html(request, "login.html", values, (session, None), status=problem.status)
         response = RedirectResponse(goal, 303)
-        self._set_cookie(response, new_session(self._services.clock(), form["token"].strip()))
+        self._set_cookie(response, new_session(self._services.clock(), token))
         return response
+
+    def _key(self, form: Mapping[str, str]) -> str:
+        """The key to the API for what was typed: a token as it is, or that of a new log-in."""
+        token = form.get("token", "").strip()
+        if token:
+            logger.info("console: %s logged in with a token", self._authenticate(token).name)
+            return token
+        body = read_form(LoginBody, {"name": form.get("name", ""), "password": form.get("password", "")})
+        made: LoginView = running.log_in(Call(self._services, ANYBODY, {}, {}, body))
+        logger.info("console: %s logged in", made.name)
+        return made.token
 
     async def _log_out(self, request: Request) -> Response:
         form = await self._read_form(request)
         session = self._session(request)
         if session is not None:
             self._check_csrf(request, session, form)
+        await run_in_threadpool(self._end_login, request)
         response = RedirectResponse(links.LOGIN, 303)
         response.delete_cookie(self._cookie, path=links.PREFIX, secure=self._is_secure, httponly=True)
         return response
+
+    def _end_login(self, request: Request) -> None:
+        actor = self._who_if_anyone(request)[1]
+        if actor is not None and actor.login is not None:
+            running.log_out(Call(self._services, actor, {}, {}))
 
     def _who(self, request: Request) -> tuple[ConsoleSession, Actor]:
         session = self._session(request)
@@ -171,6 +209,11 @@ class Console:
     def _uploader(self, _services: Services, request: Request, role: Role) -> Actor:
         session, actor = self._who(request)
         self._check_csrf(request, session, {})
+        require(actor, role)
+        return actor
+
+    def _follower(self, _services: Services, request: Request, role: Role) -> Actor:
+        actor = self._who(request)[1]
         require(actor, role)
         return actor
 

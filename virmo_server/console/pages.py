@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from virmo_server.console import access, devices, library, orders, tree
+from virmo_server.console import access, devices, library, messages, orders, tree
 from virmo_server.console.page import ConsolePage
 from virmo_server.model import Role
 
@@ -14,6 +14,7 @@ PAGES = (
     ConsolePage("GET", _DEVICE, Role.VIEWER, devices.device_vms),
     ConsolePage("GET", f"{_DEVICE}/images", Role.VIEWER, devices.device_images),
     ConsolePage("GET", f"{_DEVICE}/tree", Role.VIEWER, tree.tree_page),
+    ConsolePage("GET", f"{_DEVICE}/messages", Role.VIEWER, messages.messages_page),
     ConsolePage("GET", f"{_DEVICE}/alerts", Role.VIEWER, devices.device_alerts),
     ConsolePage("GET", f"{_DEVICE}/orders", Role.VIEWER, devices.device_orders),
     ConsolePage("GET", f"{_DEVICE}/settings", Role.VIEWER, devices.device_settings),
@@ -31,6 +32,12 @@ PAGES = (
     ConsolePage("GET", "/images", Role.VIEWER, library.images_page),
     ConsolePage("POST", "/images/{image}/delete", Role.OPERATOR, library.delete_image),
     ConsolePage("GET", "/access", Role.ADMIN, access.access_page),
+    ConsolePage("POST", "/access/operators", Role.ADMIN, access.add_operator),
+    ConsolePage("POST", "/access/operators/{operator}", Role.ADMIN, access.change_operator),
+    ConsolePage("POST", "/access/operators/{operator}/remove", Role.ADMIN, access.remove_operator),
     ConsolePage("POST", "/access/tokens", Role.ADMIN, access.add_token),
     ConsolePage("POST", "/access/tokens/{token}/revoke", Role.ADMIN, access.revoke_token),
+    ConsolePage("GET", "/audit", Role.ADMIN, access.audit_page),
+    ConsolePage("GET", "/account", Role.VIEWER, access.account_page),
+    ConsolePage("POST", "/account/password", Role.VIEWER, access.change_password),
 )

@@ -45,6 +45,7 @@ def make_environment() -> Environment:
         "image_tone": lambda state: words.IMAGE_TONES.get(state, "idle"),
         "order_tone": lambda state: words.ORDER_TONES[OrderState(state)],
         "clock": _clock,
+        "spoken": words.spoken,
     }
     return environment
 

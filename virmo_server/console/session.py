@@ -1,7 +1,7 @@
 """Who is logged in: a cookie that only this server can read or make, so that every worker process knows it.
 
-The cookie holds the operator's key to the API, sealed by the vault, and the secret that forms must repeat (CSRF). The
-key is checked at every request: a token that is revoked ends its sessions at once. Knows no HTTP.
+The cookie holds the operator's key to the API (of a log-in, or an API token), sealed by the vault, and the secret that
+forms must repeat (CSRF). The key is checked at every request: one that is void ends its sessions. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
+from virmo_server.operators import LOGIN_LIFETIME
 from virmo_server.vault import Vault, VaultError
 
-#: One working day; after it the operator logs in again.
-LIFETIME = timedelta(hours=12)
+#: As long as a log-in; who came with an API token begins anew then, too.
+LIFETIME = LOGIN_LIFETIME
 #: Ours are a quarter of it; what is longer is not even decrypted.
 MAX_COOKIE_CHARS = 4096
 

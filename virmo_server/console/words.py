@@ -92,6 +92,11 @@ def order_words(kind: str, name: str | None = None) -> str:
     return f"{words} {name}" if name else words
 
 
+def spoken(identifier: str) -> str:
+    """``create order`` for ``create_order``."""
+    return identifier.replace("_", " ").replace(".", ": ")
+
+
 def state_words(state_text: str) -> str:
     """``Running`` for ``2 Running``: the number is for programs."""
     number, _, words = state_text.partition(" ")

@@ -13,6 +13,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from image.story.server import Server
 from image.story.sim_board import SimBoard
 from image.story.steps import DEV_ID, DEVICE, agent_yaml
+from virmo_server.cli.client import Client
+from virmo_server.cli.settings import Settings
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [
@@ -30,10 +32,11 @@ PATIENCE = 30_000
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 ROLES = ("viewer", "operator", "admin")
+PASSWORD = "correct horse battery"
 
 
 class Stage:
-    """The server with one board, which waits for orders, and a token for each role."""
+    """The server with one board, which waits for orders, and an account for each role: ``operator-1`` and so on."""
 
     def __init__(self, folder: Path) -> None:
         self.board = SimBoard(folder / "board")
@@ -42,9 +45,10 @@ class Stage:
         settings = yaml.safe_load((self.server.folder / "virmo.yaml").read_text())
         self.url: str = settings["server"]
         self.ca_file = str(self.server.ca_file)
-        self.tokens: dict[str, str] = {
-            role: self.server.virmo_json("token", "add", f"{role}-1", "--role", role)["token"] for role in ROLES
-        }
+        client = Client(Settings(self.url, settings["token"], self.ca_file))
+        for role in ROLES:
+            client.post("/operators", {"name": f"{role}-1", "role": role, "password": PASSWORD})
+        client.close()
 
     def register(self) -> None:
         """The board comes to the server and listens for notifications."""
@@ -94,7 +98,8 @@ def visitor(browser: Browser, **options: object) -> Iterator[BrowserContext]:
 
 def log_in(page: Page, stage: Stage, role: str) -> None:
     """As a person does."""
-    page.goto(f"{stage.url}/")
-    page.get_by_label("API token").fill(stage.tokens[role])
+    page.goto(f"{stage.url}/console/login")
+    page.get_by_label("Name").fill(f"{role}-1")
+    page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Log in").click()
     page.get_by_role("heading", name="Devices").wait_for()

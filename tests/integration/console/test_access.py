@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from image.story.steps import DEVICE
-from tests.integration.console.stage import DESKTOP, PATIENCE, PHONE, Stage, log_in, visitor
+from tests.integration.console.stage import DESKTOP, PASSWORD, PATIENCE, PHONE, Stage, log_in, visitor
 
 expect.set_options(timeout=PATIENCE)
 
@@ -20,6 +20,7 @@ PATHS = (
     f"devices/{DEVICE}/images",
     f"devices/{DEVICE}/tree",
     f"devices/{DEVICE}/tree?uri=./VirMO/DeviceResources",
+    f"devices/{DEVICE}/messages",
     f"devices/{DEVICE}/alerts",
     f"devices/{DEVICE}/orders",
     f"devices/{DEVICE}/settings",
@@ -28,6 +29,8 @@ PATHS = (
     "groups",
     "images",
     "access",
+    "audit",
+    "account",
     "nothing-here",
 )
 
@@ -71,7 +74,9 @@ def test_the_checks_see_faults(page: Page) -> None:
 def test_the_whole_way_by_keyboard(stage: Stage, page: Page) -> None:
     """Log in, skip to the content, open the device, cancel a question with Escape, then answer it."""
     page.goto(f"{stage.url}/")
-    page.keyboard.type(stage.tokens["operator"])  # the field has the focus
+    page.keyboard.type("operator-1")  # the field has the focus
+    page.keyboard.press("Tab")
+    page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Devices").wait_for()
     page.keyboard.press("Tab")

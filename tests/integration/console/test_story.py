@@ -176,13 +176,20 @@ def test_what_is_wrong_is_said_where_it_was_typed(stage: Stage, page: Page) -> N
 def test_a_revoked_token_ends_its_session_at_once(stage: Stage, page: Page) -> None:
     made = stage.server.virmo_json("token", "add", "fleeting", "--role", "viewer")
     page.goto(f"{stage.url}/console/orders")
+    page.get_by_label("Name").fill("viewer-1")
+    page.get_by_label("Password").fill("a wrong password")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("alert").filter(has_text="Name or password is wrong.")).to_be_visible()
+    page.get_by_text("With an API token instead").click()
     page.get_by_label("API token").fill("virmo_wrong")
     page.get_by_role("button", name="Log in").click()
     expect(page.get_by_role("alert").filter(has_text="not known here")).to_be_visible()
+    page.get_by_text("With an API token instead").click()
     page.get_by_label("API token").fill(made["token"])
     page.get_by_role("button", name="Log in").click()
     expect(page.get_by_role("heading", name="Orders")).to_be_visible()
     stage.server.virmo("token", "revoke", "fleeting")
+    stage.server.virmo("device", "refresh", DEVICE)
     expect(page.get_by_role("button", name="Log in")).to_be_visible()  # the page's next look leads there
 
 

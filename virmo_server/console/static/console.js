@@ -81,13 +81,51 @@
   body.addEventListener("htmx:beforeSwap", (event) => {
     if (event.detail.elt.id === "live" && isBusy(event.detail.elt)) event.detail.shouldSwap = false;
   });
-  document.addEventListener("visibilitychange", () => {
-    if (!document.hidden) body.dispatchEvent(new Event("live"));
-  });
+
+  // Server-sent events say when to look again. While they do not come, look every few seconds. A hidden page listens to
+  // nothing: browsers allow few connections to a server.
+  const lookAgain = () => body.dispatchEvent(new Event("live"));
+  const pace = Number(body.dataset.pace);
+  const fallback = 4000;
+  let events = null;
+  let due = null;
+  let lastLook = 0;
+
+  function lookSoon() {
+    if (due !== null) return;
+    const wait = Math.max(50, lastLook + pace - performance.now());
+    due = setTimeout(() => {
+      due = null;
+      lastLook = performance.now();
+      lookAgain();
+    }, wait);
+  }
+
+  function follow() {
+    const device = body.dataset.device;
+    events = new EventSource(body.dataset.events + (device ? `?device=${encodeURIComponent(device)}` : ""));
+    for (const kind of ["device", "vm", "image", "order", "alert", "reset"]) events.addEventListener(kind, lookSoon);
+  }
+
+  if ($("#live")) {
+    follow();
+    setInterval(() => events && events.readyState !== EventSource.OPEN && lookAgain(), fallback);
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden && events) {
+        events.close();
+        events = null;
+      } else if (!document.hidden && !events) {
+        follow();
+        lookAgain();
+      }
+    });
+    window.addEventListener("pagehide", () => events && events.close());
+  }
 
   // ---- questions
 
   const dialog = $("#ask");
+  let proceed = null;
   body.addEventListener("htmx:confirm", (event) => {
     const { ask, yes, danger } = event.detail.elt.dataset;
     if (!ask) return;
@@ -96,12 +134,13 @@
     $("#ask-yes").textContent = yes || "Yes";
     $("#ask-yes").className = danger ? "danger" : "";
     dialog.returnValue = "no";
-    dialog.addEventListener(
-      "close",
-      () => dialog.returnValue === "yes" && event.detail.issueRequest(true),
-      { once: true },
-    );
+    proceed = () => event.detail.issueRequest(true);
     dialog.showModal();
+  });
+  dialog.addEventListener("close", () => {
+    if (dialog.open) return; // of the question before: this event comes late
+    if (dialog.returnValue === "yes") proceed();
+    lookAgain();
   });
 
   // ---- forms that say something of themselves
@@ -132,10 +171,10 @@
 
   body.addEventListener("submit", (event) => {
     const form = event.target;
-    if (form.dataset.deliver) {
+    if (form.dataset.path) {
       event.preventDefault();
-      const device = encodeURIComponent($("#deliver-device").value.trim());
-      window.htmx.ajax("POST", `${form.dataset.deliver}/${device}/orders`, { source: form, swap: "none" });
+      const name = encodeURIComponent($("[data-segment]", form).value.trim());
+      window.htmx.ajax("POST", `${form.dataset.path}/${name}${form.dataset.end || ""}`, { source: form, swap: "none" });
     }
     if (form.id === "upload") {
       event.preventDefault();
