@@ -53,7 +53,7 @@ def text_of(data: c.Data | None) -> str:
     if isinstance(data, str):
         return data
     try:
-        return data.decode()
+        return data.decode().removesuffix("\0")  # libdmclient sends the end of a C string, too
     except UnicodeDecodeError:
         return base64.b64encode(data).decode()
 
