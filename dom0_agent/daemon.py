@@ -24,11 +24,12 @@ from typing import IO, Any
 from dom0_agent import settle
 from dom0_agent.accounts import provision
 from dom0_agent.config import AgentConfig
+from dom0_agent.console import Console, console_at
 from dom0_agent.control import ControlServer
 from dom0_agent.control_client import ControlError
 from dom0_agent.device import DeviceResources, agent_version, device_info, grant, mount_objects
 from dom0_agent.dm_session import SeededNonces, SessionReport, SessionRunner, Trace
-from dom0_agent.doorkeeper import Asked, Doorkeeper
+from dom0_agent.doorkeeper import Asked, Doorkeeper, user_agrees
 from dom0_agent.guest.control import guest_calls, report_expulsions
 from dom0_agent.guest.hub import GuestHub
 from dom0_agent.guest.interface import GuestEvent
@@ -97,8 +98,10 @@ _Request = _SessionWish | _Notification | _Stop
 class Agent:
     """All parts, started. ``close`` when done; VMs go on without the agent."""
 
-    def __init__(self, config: AgentConfig) -> None:
+    def __init__(self, config: AgentConfig, console: Console | None = None) -> None:
+        """``console`` is where dom0's user is asked; it is closed with the agent."""
         self.config = config
+        self._console = console
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(config.state_dir / "lock")
         self._queue: queue.SimpleQueue[VmEvent | ImageEvent | GuestEvent | _Request] = queue.SimpleQueue()
@@ -127,6 +130,7 @@ class Agent:
             outbox=self.outbox,
             device_info=lambda: device_info(self.tree),
             between=self._settle_events,
+            ui=console,
         )
         self.overview = Overview(config, self.hypervisor, self.vms, self.images, self.outbox)
         report_expulsions(self.guests, self._reporter, lambda vmid: self.overview.nodes.get(str(vmid)), self._queue.put)
@@ -149,6 +153,8 @@ class Agent:
         self.hypervisor.close()
         self._database.close()
         self._lock.close()
+        if self._console is not None:
+            self._console.close()
 
     # -- sessions ----------------------------------------------------------------------------------------------------
 
@@ -196,6 +202,8 @@ class Agent:
     def stop(self) -> None:
         """End :meth:`serve` soon. Safe in any thread and in a signal handler."""
         self._queue.put(_Stop())
+        if self._console is not None:
+            self._console.give_up()
 
     def _turn(self) -> bool:
         """Wait for what happens next, do what is due; ``False`` when it is time to stop."""
@@ -212,7 +220,7 @@ class Agent:
             item.done.set()
         elif isinstance(item, _Notification):
             asked = self._doorkeeper.admit(item.untrusted_octets, self.accounts())
-            if asked is not None:
+            if asked is not None and user_agrees(asked, self._console):
                 self._run_session(asked.account, asked)
         elif item is not None:
             self._settle(item)
@@ -336,7 +344,7 @@ def run(config: AgentConfig) -> int:
     """``virmo-agent run``: serve until SIGTERM or SIGINT."""
     set_up(config.log)
     try:
-        agent = Agent(config)
+        agent = Agent(config, console_at(config.dm.console))
     except AlreadyRunning as error:
         log.error("event=not_started reason=%r", str(error))
         return 1

@@ -20,8 +20,10 @@ from dom0_agent.omadm.auth import Account, NonceRole, NonceStore
 from dom0_agent.omadm.client import ClientSession, PendingAlert
 from dom0_agent.omadm.codec import WBXML_MEDIA_TYPE, XML_MEDIA_TYPE, codec_for, normal_media_type
 from dom0_agent.omadm.commands import Alert, Item, Meta
+from dom0_agent.omadm.interaction import UserInterface
 from dom0_agent.omadm.session import SessionLimits, session_id_text
 from dom0_agent.omadm.tree_access import TreeAccess
+from dom0_agent.store.database import StoreError
 from dom0_agent.store.outbox import Outbox
 from dom0_agent.store.outbox import PendingAlert as StoredAlert
 from dom0_agent.transport.http import HttpTransport, TransportError
@@ -82,7 +84,9 @@ class SessionRunner:
         outbox: Outbox,
         device_info: Callable[[], Mapping[str, str]],
         between: Callable[[], None],
+        ui: UserInterface | None = None,
     ) -> None:
+        """``ui`` asks the device's user; without it alerts to the user are answered 406."""
         self._config = config
         self._device_id = device_id
         self._tree = tree
@@ -90,6 +94,7 @@ class SessionRunner:
         self._outbox = outbox
         self._device_info = device_info
         self._between = between
+        self._ui = ui
 
     def run(
         self,
@@ -117,9 +122,10 @@ class SessionRunner:
             return SessionReport(account.server_id, False, str(error), retry=False)
         try:
             self._converse(session, account, transport, carried, trace or (lambda _direction, _body: None))
-        except TransportError as error:
+        except (TransportError, StoreError) as error:
             log.warning("event=session_failed server=%s reason=%r", account.server_id, str(error))
-            return SessionReport(account.server_id, False, str(error), retry=not error.final)
+            final = isinstance(error, TransportError) and error.final
+            return SessionReport(account.server_id, False, str(error), retry=not final)
         finally:
             transport.close()
         assert session.outcome is not None  # the conversation ends with the session
@@ -147,6 +153,7 @@ class SessionRunner:
             device_info=self._device_info,
             alerts=alerts,
             opening=opening,
+            ui=self._ui,
             batch=self._tree.batch,  # the writes of a message become durable together
             limits=SessionLimits(config.max_message_size, config.max_object_size),
         )

@@ -9,9 +9,12 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from dom0_agent.omadm.alerts import AlertCode
 from dom0_agent.omadm.auth import Account, NonceRole, NonceStore
+from dom0_agent.omadm.interaction import Outcome, Question, UserInterface
 from dom0_agent.omadm.notification import (
     NotificationGuard,
+    UiMode,
     Verification,
     ZeroNonces,
     parse_notification,
@@ -29,6 +32,7 @@ class Asked:
     account: Account
     session_id: int
     nonces: NonceStore
+    ui_mode: UiMode = UiMode.NOT_SPECIFIED
 
 
 class Doorkeeper:
@@ -49,6 +53,9 @@ class Doorkeeper:
         if account is None:
             log.warning("event=notification_dropped reason='unknown server' server=%r", notification.server_id)
             return None
+        if not account.server.secret:
+            log.warning("event=notification_dropped reason='no server secret' server=%s", account.server_id)
+            return None
         nonce = self._nonces.get(account.server_id, NonceRole.SERVER)
         verification = verify_notification(notification, account.server.secret, nonce)
         if verification is Verification.FAILED:
@@ -58,4 +65,21 @@ class Doorkeeper:
             log.warning("event=notification_dropped reason='repeated or too many' server=%s", account.server_id)
             return None
         nonces = ZeroNonces(self._nonces) if verification is Verification.ZERO else self._nonces
-        return Asked(account, notification.session_id, nonces)
+        return Asked(account, notification.session_id, nonces, notification.ui_mode)
+
+
+def user_agrees(asked: Asked, ui: UserInterface | None) -> bool:
+    """Whether to go on: ``ui-mode`` may want the user told, or asked. Where nobody can be asked, the server decides."""
+    kind = _KINDS.get(asked.ui_mode)
+    if kind is None or ui is None:
+        return True
+    answer = ui.ask(Question(kind, f"{asked.account.server_id} begins a management session with this device."))
+    if answer.outcome is Outcome.ANSWERED:
+        return True
+    log.warning(
+        "event=notification_declined server=%s outcome=%s", asked.account.server_id, answer.outcome.name.lower()
+    )
+    return False
+
+
+_KINDS = {UiMode.INFORMATIVE: AlertCode.DISPLAY, UiMode.USER_INTERACTION: AlertCode.CONFIRM_OR_REJECT}

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from dom0_agent.config import AgentConfig
+from dom0_agent.console import console_of_process
 from dom0_agent.control_client import ControlError, call
 from dom0_agent.daemon import SESSION_WAIT, Agent, AlreadyRunning
 from dom0_agent.dm_session import MEDIA_TYPES, Trace
@@ -22,7 +23,7 @@ def session(config: AgentConfig, server_id: str | None, *, trace: bool, trace_di
     """One session with each account (or only ``server_id``); 0 if all ended well."""
     set_up(config.log)
     try:
-        agent = Agent(config)
+        agent = Agent(config, console_of_process())
     except AlreadyRunning:
         return _by_daemon(config, server_id, trace or trace_dir is not None)
     try:

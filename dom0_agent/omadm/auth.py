@@ -203,7 +203,8 @@ def make_hmac_header(credentials: Credentials, nonce: bytes, body: bytes) -> str
     """The header's value for a message that is sent."""
     mac = b64encode(body_digest(credentials.name, credentials.secret, nonce, body)).decode()
     name = credentials.name.replace("\\", "\\\\").replace('"', '\\"')
-    return f'algorithm=MD5, username="{name}", mac={mac}'
+    as_octets = name.encode().decode("latin-1")  # HTTP fields are octets, which programs show as Latin-1
+    return f'algorithm=MD5, username="{as_octets}", mac={mac}'
 
 
 def parse_hmac_header(untrusted_value: str) -> HmacHeader:
@@ -234,9 +235,10 @@ def check_hmac(
         header = parse_hmac_header(untrusted_value)
     except ProtocolError:
         return False
-    if header.algorithm.upper() != "MD5" or not hmac.compare_digest(
-        header.username.encode(), credentials.name.encode()
-    ):
+    name = credentials.name.encode()
+    as_octets, as_text = header.username.encode("latin-1", "replace"), header.username.encode("utf-8", "replace")
+    named = hmac.compare_digest(as_octets, name) | hmac.compare_digest(as_text, name)
+    if header.algorithm.upper() != "MD5" or not named:
         return False
     digest = body_digest(credentials.name, credentials.secret, nonce, untrusted_body)
     try:

@@ -25,6 +25,9 @@ _VERSIONS = range(11, 14)
 #: A trigger travels in one or two short messages; nothing real is longer (octets).
 MAX_NOTIFICATION_BYTES = 1024
 
+#: Notifications of one server that are known again when they come once more.
+DIGESTS_REMEMBERED = 1024
+
 #: the nonce for a server that has lost its own, in both representations that are in use; the first one is written
 ZERO_NONCES = (bytes(4), b"0x00000000")
 
@@ -154,25 +157,29 @@ class ZeroNonces:
 class NotificationGuard:
     """Lets each verified notification through once, and not too many of them.
 
-    The same session id of the same server means the same session (digest 10). ``clock`` in seconds; at most ``most``
-    notifications per server in ``window`` seconds, so that a captured or mad server cannot keep the device busy.
+    The same session id of the same server within ``window`` seconds means the same session (digest 10); the same
+    octets are a repetition however much later they come, because one with the zero nonce stays valid for ever.
+    ``clock`` in seconds; at most ``most`` notifications per server in a window, so that a captured or mad server
+    cannot keep the device busy.
     """
 
     def __init__(self, clock: Callable[[], float], *, most: int = 10, window: float = 60.0) -> None:
         self._clock = clock
         self._most = most
         self._window = window
-        self._seen: dict[str, deque[tuple[float, int, bytes]]] = {}
+        self._recent: dict[str, deque[tuple[float, int]]] = {}
+        self._digests: dict[str, deque[bytes]] = {}
 
     def admit(self, notification: Notification) -> bool:
         """Whether to open a session for it; only for notifications whose digest is right."""
-        now = self._clock()
-        seen = self._seen.setdefault(notification.server_id, deque(maxlen=256))
-        while seen and seen[0][0] <= now - self._window:
-            seen.popleft()
-        if any(known[1:] == (notification.session_id, notification.digest) for known in seen):
+        now, server = self._clock(), notification.server_id
+        recent = self._recent.setdefault(server, deque())
+        digests = self._digests.setdefault(server, deque(maxlen=DIGESTS_REMEMBERED))
+        while recent and recent[0][0] <= now - self._window:
+            recent.popleft()
+        known = any(session_id == notification.session_id for _, session_id in recent)
+        if known or notification.digest in digests or len(recent) >= self._most:
             return False
-        if any(known[1] == notification.session_id for known in seen) or len(seen) >= self._most:
-            return False
-        seen.append((now, notification.session_id, notification.digest))
+        recent.append((now, notification.session_id))
+        digests.append(notification.digest)
         return True

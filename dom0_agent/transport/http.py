@@ -62,6 +62,8 @@ class HttpTransport:
         self._answer_timeout = answer_timeout
         self._session = requests.Session()
         self._session.headers["User-Agent"] = user_agent
+        # A few packed octets can become gigabytes, before anybody counts them.
+        self._session.headers["Accept-Encoding"] = "identity"
         self._session.trust_env = False  # a proxy or netrc from root's environment is not the board's configuration
         if tls.client_certificate is not None:
             key = tls.client_key or tls.client_certificate
@@ -93,11 +95,14 @@ class HttpTransport:
         target = url
         with self._guard.within(self._answer_timeout):
             for _ in range(MAX_REDIRECTS + 1):
-                self._check_url(target)
-                answer, location = self._once(method, target, body, headers)
-                if answer is not None:
-                    return answer
-                target = self._redirected(target, location)
+                try:
+                    self._check_url(target)
+                    answer, location = self._once(method, target, body, headers)
+                    if answer is not None:
+                        return answer
+                    target = self._redirected(target, location)
+                except ValueError as error:  # of urlsplit, IDNA and header fields: servers choose addresses and names
+                    raise TransportError(f"{target!a} cannot be used as an address: {error}", final=True) from error
         raise TransportError(f"{url}: more than {MAX_REDIRECTS} redirects", final=True)
 
     def close(self) -> None:
@@ -121,6 +126,8 @@ class HttpTransport:
                         "is this address the server's DM endpoint, and is the server well?",
                         final=response.status_code in _FINAL_STATUSES,
                     )
+                if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+                    raise TransportError(f"{url} packed its answer, which it was not asked for", final=True)
                 untrusted_body = _read_capped(response, url)
                 if self._guard.cut:
                     raise self._too_slow(host)
@@ -172,7 +179,7 @@ def _read_capped(response: requests.Response, url: str) -> bytes:
             raise TransportError(f"{url} answered more than {MAX_RESPONSE} bytes", final=True)
         parts.append(part)
     announced = response.headers.get("Content-Length", "")
-    if announced.isdigit() and "Content-Encoding" not in response.headers and size < int(announced):
+    if announced.isdigit() and size < int(announced):
         # Version 1.26 of urllib3 takes a connection that ends early for the end of the body.
         raise TransportError(f"{url} ended its answer after {size} of {announced} bytes")
     return b"".join(parts)

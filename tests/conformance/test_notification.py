@@ -172,7 +172,17 @@ def test_session_id_again() -> None:
     guard = NotificationGuard(lambda: now[0])
     assert guard.admit(parse_notification(SAMPLE))
     now[0] = 61.0
+    again = build_notification("com.mgmtsrv.manage", "srvpwd", b"next nonce", 0x1234)
+    assert guard.admit(parse_notification(again))
+
+
+@rule("Notification: replay", "the same octets open no second session, however late they come")
+def test_octets_again() -> None:
+    now = [0.0]
+    guard = NotificationGuard(lambda: now[0])
     assert guard.admit(parse_notification(SAMPLE))
+    now[0] = 1e6
+    assert not guard.admit(parse_notification(SAMPLE))
 
 
 @rule("Notification: flood", "a server cannot open more than ten sessions a minute, others still can")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gzip
 import ssl
 import threading
 import time
@@ -234,3 +235,42 @@ def test_a_dripping_answer_meets_its_deadline(served: Served, transport: HttpTra
     began = time.monotonic()
     assert not failure(transport, served.url).final
     assert time.monotonic() - began < 4.5
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://[::1",
+        "https://a..b/dm",
+        f"https://{'a' * 70}.example/dm",
+        "https://",
+        "https://host:99999/dm",
+        "https://ho st/dm",
+        "https://h\0st/dm",
+        "https://\udcff/dm",
+        "https://*.example/dm",
+        "",
+    ],
+)
+def test_addresses_that_are_none_are_a_failure_like_others(transport: HttpTransport, address: str) -> None:
+    """A server can write anything into DMAcc or RespURI; the agent must be able to start again after it."""
+    assert str(failure(transport, address))
+
+
+@pytest.mark.parametrize("location", ["https://[::1", "https://a..b/dm"])
+def test_a_redirect_to_no_address_is_refused(served: Served, transport: HttpTransport, location: str) -> None:
+    served.answer = lambda handler, _body: reply(handler, 307, Location=location)
+    assert failure(transport, served.url).final
+
+
+@pytest.mark.parametrize("value", ["\u010d", "a\r\nX-Other: b", "a\0b"])
+def test_a_header_that_http_cannot_carry_is_a_failure_like_others(transport: HttpTransport, value: str) -> None:
+    with pytest.raises(TransportError):
+        transport.post("https://127.0.0.1:1/dm", b"x", XML, {"x-syncml-hmac": value})
+
+
+def test_packed_answers_are_not_unpacked(served: Served, transport: HttpTransport) -> None:
+    bomb = gzip.compress(bytes(30 << 20))
+    served.answer = lambda handler, _body: reply(handler, 200, bomb, Content_Encoding="gzip")
+    assert "packed" in str(failure(transport, served.url))
+    assert served.requests[0][1]["accept-encoding"] == "identity"
