@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 SETTLE = 5.0
 #: Seconds that a destroyed domain gets to be torn down: Xen scrubs its memory, backends let go of their devices.
 TEARDOWN = 30.0
+#: Seconds after which a domain that is to be destroyed, and was not in the list, is looked for once more.
+ABSENCE = 0.2
 _POLL = 0.1
 MIB = 1 << 20
 
@@ -126,7 +128,7 @@ class ReadBackHypervisor:
 
     def destroy(self, uuid: UUID) -> None:
         """End it now; returns when it is gone. No error when it was not there."""
-        domain = self.find(uuid)
+        domain = self._find_surely(uuid)
         if domain is None:
             return
         try:
@@ -178,6 +180,14 @@ class ReadBackHypervisor:
         domain = self.find(uuid)
         if domain is None:
             raise NoSuchDomain(f"{call}: there is no domain {uuid}")
+        return domain
+
+    def _find_surely(self, uuid: UUID) -> DomainInfo | None:
+        """As :meth:`find`, but absence must persist: a list misses a domain for a moment when another one goes."""
+        domain = self.find(uuid)
+        if domain is None:
+            time.sleep(ABSENCE)
+            domain = self.find(uuid)
         return domain
 
     def _need_save(self) -> None:

@@ -62,9 +62,12 @@ class VmEngine:
         self._lock = threading.RLock()
         self._slots: dict[UUID, Slot] = {}
         self._parting: list[Worker] = []  #: of VMs that are gone from the table
+        self._gone: set[UUID] = set()  #: deleted by this agent; their domains must not come back
         self._listeners: list[Callable[[VmEvent], None]] = []
-        self._reconciler = Reconciler(services, self._lock, self._slots, self._restart, self._change)
         self.holds = Holds(self._lock, self._slots, self._tell)
+        self._reconciler = Reconciler(
+            services, self._lock, self._slots, self._gone, restart=self._restart, change=self._change
+        )
         self._sweeper = Worker("vm-sweeper")
         for row in self._vms.list():
             vm = Vm.load(row)
@@ -295,6 +298,7 @@ class VmEngine:
         slot.doing = None
         if vm is None:
             self._slots.pop(slot.vm.vmid, None)
+            self._gone.add(slot.vm.vmid)
             # The worker still has to report the end: who stops the engine waits for that, too.
             self._parting = [worker for worker in self._parting if not worker.join(0.0)] + [slot.worker]
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from enum import Enum
 from functools import partial
@@ -21,6 +21,7 @@ from dom0_agent.vm.definition import Vm
 from dom0_agent.vm.model import SuspendKind, VmState
 from dom0_agent.vm.slots import Slot
 from dom0_agent.vm.steps import Services
+from dom0_agent.vm.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +72,18 @@ class Reconciler:
         services: Services,
         lock: threading.RLock,
         slots: Mapping[UUID, Slot],
+        gone: Set[UUID],
+        *,
         restart: Callable[[Slot], None],
         change: Callable[[Slot, Vm], None],
     ) -> None:
-        """``lock`` guards ``slots``. ``restart`` queues a restart; ``change`` sets a VM that changed by itself."""
+        """``lock`` guards ``slots`` and ``gone``. ``restart`` queues a restart; ``change`` sets a VM that changed by
+        itself. ``gone`` are the VMs that this agent has deleted."""
         self._services = services
         self._lock = lock
         self._slots = slots
+        self._gone = gone
+        self._undertaker = Worker("vm-undertaker")
         self._restart = restart
         self._change = change
         self._ending = threading.Event()
@@ -96,6 +102,7 @@ class Reconciler:
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._thread.join(seconds)
+        self._undertaker.join(seconds)
 
     def _run(self) -> None:
         hints = self._services.hints
@@ -116,6 +123,17 @@ class Reconciler:
                 if judge(slot.vm, domains.get(slot.vm.vmid), self._services.host_boot_id) is not Finding.FINE:
                     slot.look_queued = True
                     slot.worker.put(partial(self._look, slot))
+            ghosts = self._gone & domains.keys()
+        for vmid in ghosts:
+            self._undertaker.put(partial(self._bury, vmid))
+
+    def _bury(self, vmid: UUID) -> None:
+        """A domain of a VM that was deleted: it was not to be seen then, or a tool that was given up made it late."""
+        logger.warning("domain_of_deleted_vm vmid=%s", vmid)
+        try:
+            self._services.hypervisor.destroy(vmid)
+        except HypervisorError as error:
+            logger.error("domain_of_deleted_vm_stays vmid=%s error=%s", vmid, error)
 
     def _look(self, slot: Slot) -> None:
         """Look at one VM again, in its own queue, and act on what is found."""

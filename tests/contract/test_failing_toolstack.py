@@ -9,9 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dom0_agent.hypervisor.readback import ReadBackHypervisor, Toolstack
 from dom0_agent.hypervisor.sim.faults import Fault
 from dom0_agent.store.database import Database
 from dom0_agent.vm.config import VmConfig
@@ -36,6 +38,14 @@ CASES = [
     for primitive, calls in CALLS.items()
     for call in calls
     for behaviour in ("fail", "break", "hang", "late", "lie", "slow")
+]
+#: Calls that only look. When they fail nobody knows what is: State may be the one before until a later look.
+LOOKS = [
+    (primitive, look, behaviour, count)
+    for primitive in Primitive
+    for look, behaviours in (("domains", ("fail", "hang", "lie")), ("host", ("fail", "hang")))
+    for behaviour in behaviours
+    for count in ((1,) if behaviour == "lie" else (1, 3))  # a list that lies for long is another Xen
 ]
 #: A guest that is not asked, or does not hear, is ended all the same: that is PowerOff's promise.
 HARMLESS = {(Primitive.POWER_OFF, "request_shutdown")}
@@ -84,6 +94,63 @@ def test_a_call_misbehaves(primitive: Primitive, call: str, behaviour: str, sim:
     assert_truth(rig)
     if boot_id is not None and rig.engine.get(vmid) is not None and rig.state(vmid) is VmState.RUNNING:
         assert rig.beats(vmid)[0] == boot_id, "the guest was not touched"
+
+
+class Spy:
+    """Notes which calls a toolstack gets."""
+
+    def __init__(self, inner: Toolstack) -> None:
+        self._inner = inner
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls.append(name)
+        return getattr(self._inner, name)
+
+
+@pytest.mark.parametrize("primitive", list(Primitive), ids=lambda primitive: primitive.value)
+def test_the_table_of_calls_is_complete(primitive: Primitive, sim: SimBackend, faulty_rig: Rig) -> None:
+    """What a primitive really calls is what the cases above are generated from."""
+    vmid = faulty_rig.engine.add()
+    for preparing in PREPARATION[primitive]:
+        assert faulty_rig.do(vmid, preparing).ok
+    assert isinstance(sim.hypervisor, ReadBackHypervisor)
+    spy = Spy(sim.hypervisor._toolstack)
+    sim.hypervisor._toolstack = spy
+    if primitive is Primitive.POWER_OFF:
+        faulty_rig.beats(vmid)  # a guest that is up, and obeys
+    assert faulty_rig.do(vmid, primitive).ok
+    changing = {"create", "restore", "save", "pause", "unpause", "request_shutdown", "destroy"}
+    assert set(spy.calls) & changing == set(CALLS[primitive])
+
+
+@pytest.mark.parametrize(
+    ("primitive", "look", "behaviour", "count"), LOOKS, ids=lambda value: str(getattr(value, "value", value))
+)
+def test_a_look_misbehaves(
+    primitive: Primitive, look: str, behaviour: str, count: int, sim: SimBackend, faulty_rig: Rig
+) -> None:
+    """The agent cannot see, or sees what is not so, for a moment in an operation."""
+    rig = faulty_rig
+    vmid = rig.engine.add()
+    for preparing in PREPARATION[primitive]:
+        assert rig.do(vmid, preparing).ok
+    before, target = rig.state(vmid), TRANSITIONS[primitive].target
+    sim.faults.set(Fault(look, behaviour, count=count, seconds=0.1))
+    result = rig.do(vmid, primitive)
+    shown = rig.engine.get(vmid)
+    assert result.status in (200, 500), result.message
+    assert (VmState.DELETED if shown is None else shown.state) in (before, target)
+    sim.faults.set()
+    assert_truth(rig)
+    after = rig.engine.get(vmid)
+    state = VmState.DELETED if after is None else after.state
+    if result.ok:
+        assert state is target, result.message
+    else:
+        # What the primitive did all the same is found by the next look: a domain that is gone is a VM that is off.
+        assert state in (before, target, VmState.POWERED_OFF), result.message
+        assert str(vmid) in result.message
 
 
 @pytest.mark.parametrize(("primitive", "call"), [(Primitive.CREATE, "create"), (Primitive.RESUME, "restore")])

@@ -48,7 +48,7 @@ def test_running_is_read(text: str, running: bool) -> None:
 
 
 def test_vendor_parameters_are_kept() -> None:
-    """R-039, A-19."""
+    """R-039, A-19: never an error, in whichever of the strings (R-052, R-067)."""
     assert parse_create_params("ImgID=i1&VCPUs=2", NODE).vendor == {"VCPUs": "2"}
 
 
