@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+#: ``--requirement-results``: what the table of requirements is made of
+pytest_plugins = ["tests.requirements.results"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--long``: tests that have a short and a full form run the full one."""

@@ -46,7 +46,7 @@ def dom0(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def lay_out(folder: Path) -> None:
     """Collect what goes into dom0."""
     ignore = shutil.ignore_patterns("__pycache__")
-    for name in ("dom0_agent", "guest_shim", "tests/contract"):
+    for name in ("dom0_agent", "guest_shim", "tests/contract", "tests/requirements"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=ignore)
     for name in ("tests/conftest.py", "setup.cfg"):
         shutil.copy(REPOSITORY / name, folder / name)

@@ -37,7 +37,7 @@ def server(board: NestedBoard, tmp_path: Path) -> Iterator[Server]:
 
 
 def test_every_step_agrees(board: NestedBoard, server: Server) -> None:
-    """R-100 to R-125, VirMO-C-001 to C-012 on real Xen: DM status, State and `xl` agree at every step."""
+    """R-100 to R-125, VirMO-C-001 to C-012, VirMO-S-001 on real Xen: DM status, State and `xl` agree at every step."""
     rows = list(Story(server, board, lambda _step: None).tell())
     assert [(row.step, row.problems) for row in rows if row.problems] == []
     assert [row.status for row in rows] == ["-"] + ["200"] * 7

@@ -10,7 +10,11 @@ from image.story.steps import Story
 
 
 def test_every_step_agrees(tmp_path: Path) -> None:
-    """R-100 to R-125: deliver, create, power off, power on, suspend, resume, delete."""
+    """R-100 to R-125: deliver, create, power off, power on, suspend, resume, delete.
+
+    Over OMA DM, between our client and our server: R-001 to R-005, OMA-ERDEF-VirMO-C-001-M, OMA-ERDEF-VirMO-S-001-M,
+    VirMO-S-001-M.
+    """
     board = SimBoard(tmp_path / "board")
     server = Server(tmp_path / "server", board.server_host)
     try:
