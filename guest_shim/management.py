@@ -1,5 +1,5 @@
-"""What the shim does for the management objects below DMTree: the verbs ``read``, ``configure``, ``exec``, ``ask`` and
-``package``, as a dispatcher with handlers. Knows which object has which part; knows no channel.
+"""What the shim does for the management objects below DMTree: the verbs ``read``, ``configure``, ``exec``, ``ask``,
+``package`` and ``bootstrap``, as a dispatcher with handlers. Knows which object has which part; knows no channel.
 
 Must run on Python 3.9 with the standard library alone.
 """
@@ -11,8 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from guest_shim.ask import CAPABILITY, Ask
+from guest_shim.bootstrap import Bootstrap
 from guest_shim.dispatch import NOT_FOUND, Answer, Dispatcher, Request, ShimError
 from guest_shim.facts import DETAIL_SERVED, DEVDETAIL, DEVINFO, INFO_SERVED, Facts
+from guest_shim.guest_update import CAPABILITY as UPDATER
+from guest_shim.guest_update import MOID as FUMO
+from guest_shim.guest_update import GuestUpdate
 from guest_shim.lawmo import MOID as LAWMO
 from guest_shim.lawmo import SERVED as LAWMO_SERVED
 from guest_shim.lawmo import Lawmo
@@ -27,7 +31,7 @@ class Management:
 
     def __init__(self, places: Places) -> None:
         self.lawmo, self.scomo, facts = Lawmo(places), Scomo(places), Facts(places)
-        self.ask = Ask(places)
+        self.ask, self.update = Ask(places), GuestUpdate(places)
         self._readers: dict[str, Callable[[], dict[str, str]]] = {
             LAWMO: self.lawmo.read,
             SCOMO: self.scomo.read,
@@ -37,6 +41,7 @@ class Management:
         self._operations: dict[str, Callable[[str, Request], Answer]] = {
             LAWMO: self.lawmo.execute,
             SCOMO: self.scomo.execute,
+            FUMO: self.update.execute,
         }
 
     def read(self, request: Request) -> Answer:
@@ -68,11 +73,14 @@ def make_dispatcher(places: Places = Places()) -> Dispatcher:  # noqa: B008 - im
     dispatcher = Dispatcher([LAWMO_SERVED, SCOMO_SERVED, INFO_SERVED, DETAIL_SERVED])
     if management.ask.way() is not None:
         dispatcher.capabilities.add(CAPABILITY)
+    if management.update.is_there():
+        dispatcher.capabilities.add(UPDATER)
     dispatcher.add("read", management.read)
     dispatcher.add("configure", management.configure)
     dispatcher.add("exec", management.execute)
     dispatcher.add("ask", management.ask.answer)
     dispatcher.add("package", management.scomo.receive)
+    dispatcher.add("bootstrap", Bootstrap(places).receive)
     return dispatcher
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from uuid import UUID
 
 from dom0_agent.guest.interface import GuestEvent, GuestEventKind
+from dom0_agent.mo.dmtree.bootstrapping import Bootstrapping
 from dom0_agent.mo.dmtree.forwarded import ForwardedObject, Surroundings
 from dom0_agent.mo.dmtree.nodes import GuestObject
 from dom0_agent.omadm.mo import Path
@@ -27,6 +28,7 @@ class DmTree:
     def __init__(self, surroundings: Surroundings, kinds: Mapping[GuestObject, Make]) -> None:
         self.around = surroundings
         self._kinds = kinds
+        self._bootstrapping = Bootstrapping(surroundings)
         self._objects: dict[Path, ForwardedObject] = {}
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -67,6 +69,7 @@ class DmTree:
             self.around.tasks.post(lambda: self._changed(event.vmid, str(event.fields.get("moid", ""))))
 
     def _connected(self, vmid: UUID) -> None:
+        self._bootstrapping.connected(vmid)
         for item in self._of(vmid):
             item.connected()
 

@@ -49,10 +49,11 @@ class GuestDevice:
         answer_limit: float = 5.0,
         holder: Domains | None = None,
         kinds: Mapping[GuestObject, Make] | None = None,
+        guests: LoopbackGuests | None = None,
     ) -> None:
         self.root = root
         self.vms = MemoryVms()
-        self.guests = LoopbackGuests()
+        self.guests = guests or LoopbackGuests()
         self.database = Database(root / "agent.sqlite")
         self.outbox = Outbox(self.database)
         self.store = MemoryNodeStore()
