@@ -18,6 +18,7 @@ from dom0_agent.control_client import DEFAULT_SOCKET
 from dom0_agent.guest.config import GuestConfig
 from dom0_agent.hypervisor.config import HypervisorConfig
 from dom0_agent.images.config import ImagesConfig
+from dom0_agent.mo.dmtree.config import FumoConfig, LawmoConfig, ScomoConfig
 from dom0_agent.transport.tls import TlsConfig
 from dom0_agent.vm.config import VmConfig
 
@@ -147,6 +148,9 @@ class AgentConfig:
     vm: VmConfig = field(default_factory=VmConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)
     guest: GuestConfig = field(default_factory=GuestConfig)
+    lawmo: LawmoConfig = field(default_factory=LawmoConfig)
+    scomo: ScomoConfig = field(default_factory=ScomoConfig)
+    fumo: FumoConfig = field(default_factory=FumoConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
     log: LogConfig = field(default_factory=LogConfig)
 

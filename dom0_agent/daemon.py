@@ -39,6 +39,7 @@ from dom0_agent.images.model import ImageEvent, ImageState
 from dom0_agent.images.service import LocalImageService
 from dom0_agent.logs import set_up
 from dom0_agent.mo.dmacc import account_path, read_accounts, read_nonce
+from dom0_agent.mo.dmtree.wiring import GuestManagement, Parts
 from dom0_agent.omadm.alerts import AlertCode
 from dom0_agent.omadm.auth import Account, NonceRole
 from dom0_agent.omadm.notification import NotificationGuard
@@ -50,6 +51,7 @@ from dom0_agent.reporting import Reporter
 from dom0_agent.schedule import SessionSchedule
 from dom0_agent.store.database import Database
 from dom0_agent.store.images import ImageTable
+from dom0_agent.store.journal import Journal
 from dom0_agent.store.nodes import SqliteNodeStore
 from dom0_agent.store.nonces import NonceTable
 from dom0_agent.store.outbox import Outbox
@@ -91,6 +93,10 @@ class _Stop:
     """Put into the queue to end :meth:`Agent.serve`."""
 
 
+class _TreeTasks:
+    """Put into the queue when guests' management has something to do in the tree."""
+
+
 #: what waits for the loop while a session runs; events do not
 _Request = _SessionWish | _Notification | _Stop
 
@@ -104,7 +110,7 @@ class Agent:
         self._console = console
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(config.state_dir / "lock")
-        self._queue: queue.SimpleQueue[VmEvent | ImageEvent | GuestEvent | _Request] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[VmEvent | ImageEvent | GuestEvent | _TreeTasks | _Request] = queue.SimpleQueue()
         self._database = Database(config.state_dir / "agent.sqlite")
         self.outbox = Outbox(self._database)
         self.hypervisor = open_hypervisor(config.hypervisor, config.state_dir)
@@ -115,7 +121,10 @@ class Agent:
         self._reporter = Reporter(self.outbox, lambda: [account.server_id for account in self.accounts()])
         nonces = NonceTable(self._database)
         resources = DeviceResources(self.hypervisor, VmTable(self._database), config)
-        mount_objects(self.tree, config, self.vms, self.images, resources)
+        parts = Parts(self.tree, self.vms, self.images, self.guests, self.hypervisor)
+        journal = Journal(self._database)
+        self._management = GuestManagement(config, parts, self.outbox, journal, lambda: self._queue.put(_TreeTasks()))
+        mount_objects(self.tree, config, self.vms, self.images, resources, interact=self._management.interact)
         provision(config.dm.accounts, self.tree, nonces, self.outbox, config.state_dir / "accounts.json")
         grant(self.tree, [account.server_id for account in read_accounts(self.tree)])
         self._tls = {account.server_id: account.tls for account in config.dm.accounts}
@@ -141,13 +150,15 @@ class Agent:
         self.vms.subscribe(self._vm_event)
         self.images.start()
         self.vms.start()
-        settle.settle_all(self.tree, self.vms, self.images)
+        self._management.start()
+        settle.settle_all(self.tree, self.vms, self.images, self._management.images())
         self._name_nodes()
         self.guests.start()
 
     def close(self) -> None:
         """Stop following, keep everything for the next start."""
         self.guests.close()
+        self._management.stop()
         self.images.close()
         self.vms.stop()
         self.hypervisor.close()
@@ -286,12 +297,13 @@ class Agent:
                 later.append(item)
             else:
                 self._settle(item)
+        self._management.settle()
         for item in later:
             self._queue.put(item)
 
-    def _settle(self, event: VmEvent | ImageEvent | GuestEvent) -> None:
-        if isinstance(event, GuestEvent):
-            return  # the tree has nothing of it; the alert it comes with is in the outbox
+    def _settle(self, event: VmEvent | ImageEvent | GuestEvent | _TreeTasks) -> None:
+        if isinstance(event, (GuestEvent, _TreeTasks)):
+            return  # the alert that a GuestEvent comes with is in the outbox; tasks are done when all is settled
         if isinstance(event, ImageEvent):
             settle.image_changed(self.tree, self.images, event.img_id)
         else:

@@ -13,7 +13,7 @@ from dom0_agent.mo.devdetail import DeviceDetail, devdetail
 from dom0_agent.mo.devinfo import DeviceIdentity, devinfo
 from dom0_agent.mo.dmacc import DMAcc
 from dom0_agent.mo.inbox import Inbox
-from dom0_agent.mo.virmo import VirMO
+from dom0_agent.mo.virmo import Interact, VirMO
 from dom0_agent.mo.vmimgmo import VMImgMO
 from dom0_agent.omadm.acl import Acl, parse_acl
 from dom0_agent.omadm.node import Command
@@ -48,7 +48,13 @@ class DeviceResources:
 
 
 def mount_objects(
-    tree: ManagementTree, config: AgentConfig, vms: VmService, images: ImageService, resources: DeviceResources
+    tree: ManagementTree,
+    config: AgentConfig,
+    vms: VmService,
+    images: ImageService,
+    resources: DeviceResources,
+    *,
+    interact: Interact,
 ) -> None:
     """Put all management objects of the device where they belong."""
     device, answer_limit = config.device, config.dm.answer_limit
@@ -64,7 +70,7 @@ def mount_objects(
     tree.mount(devdetail(detail, tree.limits))
     tree.mount(DMAcc(lambda: None))  # sessions read accounts when they begin: nobody has to be told
     tree.mount(Inbox())
-    tree.mount(VirMO(vms, tree.stored_value, resources, answer_limit))
+    tree.mount(VirMO(vms, tree.stored_value, resources, answer_limit, interact))
     tree.mount(VMImgMO(images, tree.stored_value, answer_limit))
 
 

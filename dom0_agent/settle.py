@@ -8,7 +8,7 @@ Runs in the thread that owns the tree.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Protocol
 from uuid import UUID
 
@@ -63,8 +63,11 @@ def image_node(tree: DeviceTree, img_id: str) -> Path | None:
     return next((path for path, known in image_nodes(tree) if known == img_id), None)
 
 
-def settle_all(tree: DeviceTree, vms: VmService, images: ImageService) -> None:
-    """At start: sub-trees whose VM or image is gone go, entries that never got their sub-tree are forgotten."""
+def settle_all(tree: DeviceTree, vms: VmService, images: ImageService, kept: Container[str] = ()) -> None:
+    """At start: sub-trees whose VM or image is gone go, entries that never got their sub-tree are forgotten.
+
+    Images ``kept`` need none: updates of VMs hold them.
+    """
     with_node = {vmid: path for path, vmid in vm_nodes(tree)}
     for vmid, path in with_node.items():
         if vms.get(vmid) is None:
@@ -81,7 +84,7 @@ def settle_all(tree: DeviceTree, vms: VmService, images: ImageService) -> None:
             log.info("event=subtree_removed node=./%s reason='its image is gone'", "/".join(path))
             tree.device_delete(path)
     for image in images.list():
-        if image.img_id not in with_image:
+        if image.img_id not in with_image and image.img_id not in kept:
             images.delete(image.img_id)
 
 

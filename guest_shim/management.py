@@ -31,7 +31,7 @@ class Management:
 
     def __init__(self, places: Places) -> None:
         self.lawmo, self.scomo, facts = Lawmo(places), Scomo(places), Facts(places)
-        self.ask, self.update = Ask(places), GuestUpdate(places)
+        self.ask, self.update, self.bootstrap = Ask(places), GuestUpdate(places), Bootstrap(places)
         self._readers: dict[str, Callable[[], dict[str, str]]] = {
             LAWMO: self.lawmo.read,
             SCOMO: self.scomo.read,
@@ -43,6 +43,25 @@ class Management:
             SCOMO: self.scomo.execute,
             FUMO: self.update.execute,
         }
+
+    def register(self, dispatcher: Dispatcher) -> None:
+        """Answer the verbs, and say in hello what is served. A lock from before a reboot is made again at once."""
+        self.lawmo.resume()
+        dispatcher.objects += [LAWMO_SERVED, SCOMO_SERVED, INFO_SERVED, DETAIL_SERVED]
+        if self.ask.way() is not None:
+            dispatcher.capabilities.add(CAPABILITY)
+        if self.update.is_there():
+            dispatcher.capabilities.add(UPDATER)
+        verbs = {
+            "read": self.read,
+            "configure": self.configure,
+            "exec": self.execute,
+            "ask": self.ask.answer,
+            "package": self.scomo.receive,
+            "bootstrap": self.bootstrap.receive,
+        }
+        for verb, handler in verbs.items():
+            dispatcher.add(verb, handler)
 
     def read(self, request: Request) -> Answer:
         """``read {moid}``: the payload is an object, live leaf's path → value."""
@@ -64,24 +83,6 @@ class Management:
         """``exec {moid, node, …}``: the answer's status is a result code of the object."""
         execute: Callable[[str, Request], Answer] = _part(self._operations, request)
         return execute(str(request.fields.get("node", "")), request)
-
-
-def make_dispatcher(places: Places = Places()) -> Dispatcher:  # noqa: B008 - immutable
-    """A dispatcher with all of it; a lock from before a reboot is made again at once."""
-    management = Management(places)
-    management.lawmo.resume()
-    dispatcher = Dispatcher([LAWMO_SERVED, SCOMO_SERVED, INFO_SERVED, DETAIL_SERVED])
-    if management.ask.way() is not None:
-        dispatcher.capabilities.add(CAPABILITY)
-    if management.update.is_there():
-        dispatcher.capabilities.add(UPDATER)
-    dispatcher.add("read", management.read)
-    dispatcher.add("configure", management.configure)
-    dispatcher.add("exec", management.execute)
-    dispatcher.add("ask", management.ask.answer)
-    dispatcher.add("package", management.scomo.receive)
-    dispatcher.add("bootstrap", Bootstrap(places).receive)
-    return dispatcher
 
 
 def _part(parts: dict[str, Any], request: Request) -> Any:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dom0_agent.hypervisor.sim.guest_home import make_home
 from dom0_agent.hypervisor.sim.ledger import Ledger, read_json, start_time, write_json
 from guest_shim.services import make_dispatcher
 from guest_shim.shim import Shim
@@ -86,9 +87,9 @@ class Domain:
         self._directory = directory
         self._guest = guest
         self._interval = interval
-        self._shim = Shim(
-            UnixSocketTransport("channel.sock", CHANNEL_TIMEOUT, make_dispatcher()), guest.boot_id, guest.beats
-        )
+        dispatcher = make_dispatcher(make_home(directory))
+        transport = UnixSocketTransport("channel.sock", CHANNEL_TIMEOUT, dispatcher)
+        self._shim = Shim(transport, guest.boot_id, guest.beats)
         self._answered: int | None = None
 
     def run(self) -> str:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Protocol
+from dataclasses import dataclass
 
+from dom0_agent.config import AgentConfig
 from dom0_agent.guest.interface import Guests
-from dom0_agent.images.config import ImagesConfig
 from dom0_agent.images.download import Downloader
 from dom0_agent.images.model import ImageService
-from dom0_agent.mo.dmtree.config import FumoConfig, LawmoConfig, ScomoConfig
 from dom0_agent.mo.dmtree.facts_nodes import DEVDETAIL, DEVINFO
 from dom0_agent.mo.dmtree.forwarded import ForwardedObject, Surroundings
 from dom0_agent.mo.dmtree.fumo import Fumo, fumo
@@ -29,51 +27,29 @@ from dom0_agent.omadm.tree import ManagementTree
 from dom0_agent.vm.model import VmService
 
 
-class Settings(Protocol):
-    """What is needed of the agent's configuration."""
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of the agent that guests' management works with."""
 
-    @property
-    def state_dir(self) -> Path:
-        """Where packages are kept."""
-
-    @property
-    def images(self) -> ImagesConfig:
-        """How downloads are made."""
-
-    @property
-    def lawmo(self) -> LawmoConfig:
-        """Lock and wipe."""
-
-    @property
-    def fumo(self) -> FumoConfig:
-        """Firmware update."""
-
-    @property
-    def scomo(self) -> ScomoConfig:
-        """Software components."""
+    tree: ManagementTree
+    vms: VmService
+    images: ImageService
+    guests: Guests
+    domains: Domains
 
 
 class GuestManagement:
     """All that the daemon sees: call ``start`` after the objects are mounted, ``settle`` when woken, ``stop`` first."""
 
     def __init__(
-        self,
-        config: Settings,
-        *,
-        tree: ManagementTree,
-        vms: VmService,
-        images: ImageService,
-        guests: Guests,
-        domains: Domains,
-        alerts: AlertBox,
-        journal: OperationJournal,
-        answer_limit: float,
-        wake: Callable[[], None],
+        self, config: AgentConfig, parts: Parts, alerts: AlertBox, journal: OperationJournal, wake: Callable[[], None]
     ) -> None:
         """``wake`` (any thread) makes the tree's thread call :meth:`settle` soon."""
         self._tasks = TreeTasks(wake)
         work = GuestWork(alerts, journal)
-        around = Surroundings(tree, vms, guests, Mirror(tree, guests), work, self._tasks, answer_limit)
+        tree, guests = parts.tree, parts.guests
+        mirror = Mirror(tree, guests)
+        around = Surroundings(tree, parts.vms, guests, mirror, work, self._tasks, config.dm.answer_limit)
         self._packages = Packages(
             config.state_dir / "packages",
             Downloader(config.images),
@@ -81,13 +57,13 @@ class GuestManagement:
             max_size=config.scomo.max_package,
             reserve=config.images.reserve,
         )
-        holder = domains if config.lawmo.enforce == "hypervisor" else None
+        holder = parts.domains if config.lawmo.enforce == "hypervisor" else None
         self._objects = DmTree(
             around,
             {
                 LAWMO: lawmo(holder),
                 SCOMO: scomo(self._packages),
-                FUMO: fumo(images, self._packages, config.fumo.health_timeout),
+                FUMO: fumo(parts.images, self._packages, config.fumo.health_timeout),
                 DEVINFO: ForwardedObject,
                 DEVDETAIL: ForwardedObject,
             },

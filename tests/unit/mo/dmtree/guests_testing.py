@@ -30,8 +30,8 @@ from dom0_agent.store.journal import Journal
 from dom0_agent.store.outbox import Outbox, PendingAlert
 from dom0_agent.vm.model import VmState
 from guest_shim.dispatch import Dispatcher
-from guest_shim.management import make_dispatcher
 from guest_shim.places import Places
+from guest_shim.services import make_dispatcher
 from tests.unit.guest.loopback import LoopbackGuests
 from tests.unit.mo.engines import MemoryVms
 

@@ -16,7 +16,7 @@ from dom0_agent.omadm.node import Format, Value
 from dom0_agent.omadm.tree_access import ItemValue
 from dom0_agent.operation import OperationResult
 from dom0_agent.vm.model import Rebuild, VmState
-from guest_shim.management import make_dispatcher
+from guest_shim.services import make_dispatcher
 from tests.unit.guest.loopback import LoopbackGuests
 from tests.unit.images.images_testing import serving
 from tests.unit.mo.dmtree.guests_testing import SERVER, GuestDevice, handler, status_of

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from dom0_agent.vm.model import VmState
-from guest_shim.management import make_dispatcher
 from guest_shim.places import Places
+from guest_shim.services import make_dispatcher
 from tests.unit.mo.dmtree.guests_testing import GuestDevice, handler, status_of
 
 EXEC = "./VirMO/a/Operations/ExecUICmd"

@@ -13,7 +13,7 @@ from dom0_agent.hypervisor.interface import DomainInfo, DomainState
 from dom0_agent.mo.dmtree.lawmo_nodes import LAWMO
 from dom0_agent.operation import OperationResult
 from dom0_agent.vm.model import Rebuild, VmState
-from guest_shim.management import make_dispatcher
+from guest_shim.services import make_dispatcher
 from tests.unit.mo.dmtree.guests_testing import GuestDevice, handler, status_of
 
 URI = "./VirMO/a/DMTree/LAWMO"

@@ -22,8 +22,8 @@ from dom0_agent.omadm.node import Format
 from dom0_agent.omadm.tree_access import ItemValue
 from dom0_agent.vm.model import VmState
 from guest_shim.backends import Apk, Component, Dpkg, Opkg
-from guest_shim.management import make_dispatcher
 from guest_shim.places import Places, Result, run
+from guest_shim.services import make_dispatcher
 from tests.unit.guest.loopback import LoopbackGuests
 from tests.unit.images.images_testing import Handler, serving
 from tests.unit.mo.dmtree.guests_testing import SERVER, GuestDevice, status_of
