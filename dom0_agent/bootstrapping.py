@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import getpass
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dom0_agent.config import AgentConfig
@@ -44,7 +44,7 @@ def bootstrap(config: AgentConfig, request: Request) -> int:
     """Exit status 0 when the account is there and the first session with its server ended well."""
     set_up(config.log)
     try:
-        profile = _accepted(_fetch(request), request)
+        profile = _accepted(_fetch(request, config.dm.tls), request)
         agent = Agent(config)
     except (Refused, AlreadyRunning, TransportError, ProtocolError) as error:
         print(f"virmo-agent: {error}", file=sys.stderr)
@@ -55,9 +55,9 @@ def bootstrap(config: AgentConfig, request: Request) -> int:
         agent.close()
 
 
-def _fetch(request: Request) -> Profile:
+def _fetch(request: Request, tls: TlsConfig) -> Profile:
     if request.source.startswith(("https://", "http://")):
-        transport = HttpTransport(TlsConfig(ca_file=request.ca_file))
+        transport = HttpTransport(tls if request.ca_file is None else replace(tls, ca_file=request.ca_file))
         try:
             answer = transport.get(request.source)
         finally:
@@ -76,7 +76,7 @@ def _accepted(profile: Profile, request: Request) -> Profile:
         if request.trust_file and not request.source.startswith("http"):
             return profile
         raise Refused("the profile has no MAC: only a file that you vouch for (--trust-file) is taken without one")
-    network_id = b"" if request.network_id_file is None else request.network_id_file.read_bytes().strip()
+    network_id = b"" if request.network_id_file is None else _key(request.network_id_file)
     if profile.security is not Security.USERPIN and not network_id:
         raise Refused(f"the profile is protected with {profile.security.value}: --network-id-file is needed")
     check = ProfileCheck(profile)
@@ -89,6 +89,13 @@ def _accepted(profile: Profile, request: Request) -> Profile:
                 return profile
         raise Refused(f"{MAX_PIN_ATTEMPTS} wrong PINs")
     raise Refused("the profile's MAC is wrong: it was not made with this key, or was changed on its way")
+
+
+def _key(file: Path) -> bytes:
+    try:
+        return file.read_bytes().strip()
+    except OSError as error:
+        raise Refused(f"{file} cannot be read: {error.strerror}") from error
 
 
 def _apply(agent: Agent, profile: Profile) -> int:

@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     bootstrap.add_argument(
         "--trust-file", action="store_true", help="take a FILE without MAC: you know where it is from"
     )
-    bootstrap.add_argument("--ca-file", type=Path, help="CA of the web server of a URL (default: the system's)")
+    bootstrap.add_argument(
+        "--ca-file", type=Path, help="CA of the web server of a URL (default: that of dm.tls, else the system's)"
+    )
     bootstrap.set_defaults(command=_bootstrap)
     doctor = commands.add_parser("doctor", help="check the board and say what to do about each failure")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")

@@ -110,6 +110,9 @@ class DmConfig:
     retry_max: float = setting("upper end of that, in seconds", 900.0, minimum=1)
     max_message_size: int = setting("bytes of one message that we accept (MaxMsgSize)", 262144, minimum=4096)
     max_object_size: int = setting("bytes of one object that we accept (MaxObjSize)", 4 << 20, minimum=4096)
+    tls: TlsConfig = field(
+        default_factory=TlsConfig, metadata={"doc": "TLS towards servers whose account a bootstrap message brought"}
+    )
     console: Path | None = setting(
         "terminal at which the daemon asks dom0's user what servers want to know (alerts 1100 to 1104), such as "
         "/dev/tty2; nothing else may read there; default: such alerts are answered 406",

@@ -57,7 +57,6 @@ from dom0_agent.store.nonces import NonceTable
 from dom0_agent.store.outbox import Outbox
 from dom0_agent.store.vms import VmTable
 from dom0_agent.transport.notification_listener import NotificationListener
-from dom0_agent.transport.tls import TlsConfig
 from dom0_agent.vm.engine import open_engine
 from dom0_agent.vm.model import VmEvent
 
@@ -176,7 +175,7 @@ class Agent:
     def session(self, account: Account, *, asked: Asked | None = None, trace: Trace | None = None) -> SessionReport:
         """Run one session now: client-initiated, or the one that a notification ``asked`` for."""
         self._settle_events()
-        tls = self._tls.get(account.server_id, TlsConfig())
+        tls = self._tls.get(account.server_id, self.config.dm.tls)
         if asked is None:
             report = self._runner.run(account, tls, trace=trace)
         else:

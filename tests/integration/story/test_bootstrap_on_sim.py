@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +99,50 @@ def test_a_profile_with_the_right_mac_brings_the_board_to_its_server(unborn: Unb
     )
     assert unborn.board.agent("session").returncode == 0
     assert unborn.came()
+
+
+@contextmanager
+def offered(unborn: Unborn, content_type: str) -> Iterator[str]:
+    """The address at which a web server (with the DM server's certificate) offers the profile."""
+    body = unborn.profile.read_bytes()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls = unborn.server.ca_file.parent
+        context.load_cert_chain(tls / "server.pem", tls / "server.key")
+        web.socket = context.wrap_socket(web.socket, server_side=True)
+        thread = threading.Thread(target=web.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{web.server_port}/profile"
+        finally:
+            web.shutdown()
+            thread.join()
+
+
+def test_a_profile_from_the_web_and_the_first_session_in_one_command(unborn: Unborn) -> None:
+    """Over HTTPS, SEC and MAC in the Content-Type; the CA of ``dm.tls`` counts for the account that it brings."""
+    settings = {"device": {"id": DEV_ID}, "dm": {"poll_interval": 0, "tls": {"ca_file": str(unborn.server.ca_file)}}}
+    unborn.board.configure(yaml.safe_dump(settings), unborn.server.ca_file)
+    mac = mac_of(unborn.profile.read_bytes(), Security.USERPIN_NETWORKID, network_id=KEY, pin="2468")
+    words = ("--network-id-file", str(unborn.key), "--pin")
+    with offered(unborn, f"{WBXML_MEDIA_TYPE}; SEC=USERPIN_NETWORKID; MAC={mac.lower()}") as address:
+        done = unborn.board.agent("bootstrap", address, *words, "1357")
+        assert (done.returncode, "MAC is wrong" in done.stderr) == (1, True)
+        assert not unborn.came()
+        done = unborn.board.agent("bootstrap", address, *words, "2468")
+    assert done.returncode == 0, done.stderr
+    assert f"{unborn.account['server_id']}: the session ended well" in done.stdout
+    assert unborn.came()
+    assert unborn.board.agent("session").returncode == 0, "the account stays"
 
 
 @pytest.mark.parametrize(
