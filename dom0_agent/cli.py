@@ -47,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     session.add_argument("--server", metavar="SERVER_ID", help="only with this server (default: all accounts)")
     session.add_argument("--trace", action="store_true", help="show each message: command, node, status")
-    session.add_argument("--trace-dir", type=Path, metavar="DIR", help="keep the raw bytes of each message there")
+    session.add_argument(
+        "--trace-dir", type=Path, metavar="DIR", help="keep the raw bytes of each message there (with secrets)"
+    )
     session.set_defaults(command=_session)
     ddf = commands.add_parser("ddf", help="print the DDF of a management object that this agent has")
     ddf.add_argument("object", nargs="?", help="its name; without one, the names are listed")

@@ -56,6 +56,7 @@ from dom0_agent.store.nodes import SqliteNodeStore
 from dom0_agent.store.nonces import NonceTable
 from dom0_agent.store.outbox import Outbox
 from dom0_agent.store.vms import VmTable
+from dom0_agent.traces import Recorder
 from dom0_agent.transport.notification_listener import NotificationListener
 from dom0_agent.vm.engine import open_engine
 from dom0_agent.vm.model import VmEvent
@@ -75,8 +76,10 @@ class AlreadyRunning(Exception):  # noqa: N818 - it says what is the matter
 
 @dataclass(slots=True)
 class _SessionWish:
-    """Somebody at the control socket waits for sessions with all servers."""
+    """Somebody at the control socket waits for sessions with all servers, or only with ``server_id``."""
 
+    server_id: str | None = None
+    recorder: Recorder | None = None
     reports: list[SessionReport] = field(default_factory=list)
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -226,7 +229,8 @@ class Agent:
         if isinstance(item, _Stop):
             return False
         if isinstance(item, _SessionWish):
-            item.reports.extend(self._run_session(account) for account in self.accounts())
+            wanted = [account for account in self.accounts() if item.server_id in (None, account.server_id)]
+            item.reports.extend(self._run_session(account, trace=item.recorder) for account in wanted)
             item.done.set()
         elif isinstance(item, _Notification):
             asked = self._doorkeeper.admit(item.untrusted_octets, self.accounts())
@@ -246,8 +250,10 @@ class Agent:
             if schedule.is_due(now):
                 self._run_session(account)
 
-    def _run_session(self, account: Account, asked: Asked | None = None) -> SessionReport:
-        report = self.session(account, asked=asked)
+    def _run_session(
+        self, account: Account, asked: Asked | None = None, *, trace: Trace | None = None
+    ) -> SessionReport:
+        report = self.session(account, asked=asked, trace=trace)
         schedule, now = self._schedules.setdefault(account.server_id, self._schedule()), time.monotonic()
         schedule.alerts_wait(now, bool(self.outbox.list(account.server_id)))
         schedule.ended(now, report.ok)
@@ -329,7 +335,7 @@ class Agent:
             "vm.list": lambda _: self.overview.vms(),
             "vm.show": lambda call: self._checked(lambda: self.overview.vm(str(call.get("vm", "")))),
             "image.list": lambda _: self.overview.images(),
-            "session": lambda _: self._wish_sessions(),
+            "session": self._wish_sessions,
             **guest_calls(self.guests, self.overview.vmid),
         }
 
@@ -340,15 +346,18 @@ class Agent:
         except HypervisorError as error:
             raise ControlError(f"the hypervisor does not answer: {error}") from error
 
-    def _wish_sessions(self) -> dict[str, Any]:
-        wish = _SessionWish()
+    def _wish_sessions(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        recorder = Recorder() if call.get("trace") else None
+        wish = _SessionWish(call.get("server"), recorder)
         self._queue.put(wish)
         if not wish.done.wait(SESSION_WAIT):
             raise ControlError(f"the sessions did not end within {SESSION_WAIT:.0f} s")
         if not wish.reports:
-            raise ControlError("there is no server account (dm.accounts in the configuration)")
+            wanted = "" if wish.server_id is None else f" for {wish.server_id!r}"
+            raise ControlError(f"there is no server account{wanted} (dm.accounts in the configuration)")
         sessions = [{"server_id": r.server_id, "ok": r.ok, "outcome": r.sentence} for r in wish.reports]
-        return {"ok": all(report.ok for report in wish.reports), "sessions": sessions}
+        recorded = {} if recorder is None else {"messages": recorder.as_json(), "left_out": recorder.left_out}
+        return {"ok": all(report.ok for report in wish.reports), "sessions": sessions, **recorded}
 
 
 def run(config: AgentConfig) -> int:

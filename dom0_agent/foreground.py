@@ -10,10 +10,9 @@ from dom0_agent.config import AgentConfig
 from dom0_agent.console import console_of_process
 from dom0_agent.control_client import ControlError, call
 from dom0_agent.daemon import SESSION_WAIT, Agent, AlreadyRunning
-from dom0_agent.dm_session import MEDIA_TYPES, Trace
+from dom0_agent.dm_session import Trace
 from dom0_agent.logs import set_up
-from dom0_agent.omadm.codec import codec_for
-from dom0_agent.omadm.trace import trace_lines
+from dom0_agent.traces import play, terminal_trace
 
 POLL = 0.5  #: seconds between looks at running operations
 OPERATIONS_DEADLINE = 3600.0  #: seconds that operations may go on after the session, before this process leaves them
@@ -23,12 +22,17 @@ def session(config: AgentConfig, server_id: str | None, *, trace: bool, trace_di
     """One session with each account (or only ``server_id``); 0 if all ended well."""
     set_up(config.log)
     try:
+        tracer = terminal_trace(config.dm.encoding, show=trace, folder=trace_dir)
+    except OSError as error:
+        print(f"virmo-agent: {trace_dir} cannot be made: {error.strerror}", file=sys.stderr)
+        return 1
+    try:
         agent = Agent(config, console_of_process())
     except AlreadyRunning:
-        return _by_daemon(config, server_id, trace or trace_dir is not None)
+        return _by_daemon(config, server_id, tracer)
     try:
         agent.start()
-        return _by_this_process(agent, server_id, _tracer(config, trace, trace_dir))
+        return _by_this_process(agent, server_id, tracer)
     finally:
         agent.close()
 
@@ -57,35 +61,16 @@ def _await_operations(agent: Agent) -> None:
         time.sleep(POLL)
 
 
-def _by_daemon(config: AgentConfig, server_id: str | None, traced: bool) -> int:
-    if traced:
-        print("virmo-agent: a session can only be traced while the daemon is stopped", file=sys.stderr)
-        return 1
+def _by_daemon(config: AgentConfig, server_id: str | None, tracer: Trace | None) -> int:
     try:
-        result = call(config.control.socket, "session", SESSION_WAIT)
+        result = call(config.control.socket, "session", SESSION_WAIT, server=server_id, trace=tracer is not None)
     except ControlError as error:
         print(f"virmo-agent: {error}", file=sys.stderr)
         return 1
-    sessions = [s for s in result["sessions"] if server_id in (None, s["server_id"])]
-    for report in sessions:
+    if tracer is not None:
+        play(result["messages"], tracer)
+        if result["left_out"]:
+            print(f"({result['left_out']} more messages were too many to be recorded)")
+    for report in result["sessions"]:
         print(f"{report['server_id']}: {report['outcome']}")
-    return 0 if sessions and all(report["ok"] for report in sessions) else 1
-
-
-def _tracer(config: AgentConfig, trace: bool, folder: Path | None) -> Trace | None:
-    if not trace and folder is None:
-        return None
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    count = 0
-    codec = codec_for(MEDIA_TYPES[config.dm.encoding])
-
-    def keep(direction: str, body: bytes) -> None:
-        nonlocal count
-        count += 1
-        if folder is not None:
-            (folder / f"{count:04d}-{direction}").write_bytes(body)
-        if trace:
-            print(f"{count} {direction}, {len(body)} bytes", *trace_lines(codec, body), sep="\n  ")
-
-    return keep
+    return 0 if result["ok"] else 1

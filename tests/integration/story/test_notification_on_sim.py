@@ -1,4 +1,4 @@
-"""A server that has work notifies the board, which comes within a second (OMA-TS-DM-Notification; digest 10)."""
+"""A daemon seen from outside: it comes within a second when it is notified, and its sessions can be watched."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dom0_agent.omadm.xml import XmlCodec
 from image.story.server import Server
 from image.story.sim_board import SimBoard
 from image.story.steps import DEV_ID, DEVICE
@@ -46,16 +47,18 @@ class Listening:
         return device
 
 
-@pytest.fixture
-def listening(tmp_path: Path) -> Iterator[Listening]:
-    made = Listening(tmp_path)
+@pytest.fixture(scope="module")
+def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
+    made = Listening(tmp_path_factory.mktemp("listening"))
     yield made
     made.board.close()
     made.server.close()
 
 
 def test_a_notified_board_comes_within_a_second(listening: Listening) -> None:
-    """The median of several rounds: from the moment that package 0 is written until the session has been heard."""
+    """OMA-TS-DM-Notification; digest 10. The median of several rounds, from the moment that package 0 is written until
+    the whole session has been heard.
+    """
     took = []
     for _ in range(ROUNDS):
         before = listening.device()["notified_at"]
@@ -67,3 +70,25 @@ def test_a_notified_board_comes_within_a_second(listening: Listening) -> None:
         took.append((seen - notified).total_seconds())
     assert statistics.median(took) < 1.0, took
     assert "event=notification_dropped" not in listening.board.agent_log()
+
+
+@pytest.mark.parametrize("who", ["daemon", "foreground"])
+def test_sessions_can_be_watched(listening: Listening, tmp_path: Path, who: str) -> None:
+    """``--trace`` names command, node and status; ``--trace-dir`` keeps what travelled, whoever runs the session."""
+    if who == "foreground":
+        listening.board.stop_agent()
+    done = listening.board.agent("session", "--trace", "--trace-dir", str(tmp_path / "kept"))
+    assert done.returncode == 0, done.stderr
+    assert "1201 CLIENT_INITIATED" in done.stdout
+    assert "./DevInfo/DevId" in done.stdout
+    assert "212 AUTHENTICATED" in done.stdout
+    assert done.stdout.endswith("virmo-server: the session ended well\n")
+    kept = sorted((tmp_path / "kept").iterdir())
+    assert [file.name for file in kept[:2]] == ["0001-sent.xml", "0002-received.xml"]
+    assert len(kept) == done.stdout.count(" bytes\n")
+    first = XmlCodec().decode(kept[0].read_bytes())
+    assert (first.header.source, first.header.msg_id) == (DEV_ID, 1)
+    assert (tmp_path / "kept").stat().st_mode & 0o077 == 0
+    other = listening.board.agent("session", "--server", "nobody", "--trace")
+    assert other.returncode == 1
+    assert "no server account for 'nobody'" in other.stderr
