@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,10 +16,8 @@ from virmo_server.api.http import api_routes
 from virmo_server.console.http import console_routes
 from virmo_server.dm.endpoint import dm_route
 from virmo_server.images.hosting import image_route
-from virmo_server.maintenance import sweep
+from virmo_server.maintenance import maintain
 from virmo_server.services import Services
-
-logger = logging.getLogger(__name__)
 
 #: How often overdue orders and lost sessions are looked for; requests that show orders look by themselves.
 SWEEP_SECONDS = 30
@@ -31,20 +28,18 @@ def make_app(services: Services) -> Starlette:
 
     async def sweep_regularly() -> None:
         while True:
-            await run_in_threadpool(sweep, services)
+            await run_in_threadpool(maintain, services)
             await anyio.sleep(SWEEP_SECONDS)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        removed = services.library.sweep()
-        if removed:
-            logger.warning("image library: removed %d files that no image owns", len(removed))
         services.notifier.start()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(sweep_regularly)
             yield
             tasks.cancel_scope.cancel()
         await run_in_threadpool(services.notifier.close)
+        await run_in_threadpool(services.leadership.give_up)
         services.close()
 
     async def health(_request: Request) -> Response:

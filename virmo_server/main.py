@@ -39,6 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (needed by serve and token)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="run the server in the foreground")
+    serve.add_argument(
+        "--workers", type=_count, default=1, metavar="N",
+        help="processes that share the work (default: %(default)s); any may serve any device and operator",
+    )  # fmt: skip
     serve.set_defaults(run=_serve)
     init = commands.add_parser("init", help="make a folder with CA, certificate, configuration and an admin token")
     init.add_argument("folder", type=Path, metavar="DIR")
@@ -66,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 64):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 64")
+    return int(text)
+
+
 def _config(options: argparse.Namespace) -> ServerConfig:
     if options.config is None:
         raise ConfigError(
@@ -81,7 +91,7 @@ def _serve(options: argparse.Namespace) -> int:
     logging.basicConfig(
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
-    return serve(config)
+    return serve(config, options.workers)
 
 
 def _init(options: argparse.Namespace) -> int:

@@ -15,10 +15,12 @@ from datetime import datetime, timedelta
 
 import requests
 from sqlalchemy import func, or_, select
+from sqlalchemy.exc import OperationalError
 
 from dom0_agent.omadm.notification import build_notification
 from virmo_server.clock import Clock
 from virmo_server.database import Database
+from virmo_server.devices.registry import lock_device
 from virmo_server.model import Device, Order, OrderState
 from virmo_server.vault import Vault
 
@@ -49,7 +51,6 @@ class _Letter:
     name: str
     url: str
     body: bytes
-    written_at: datetime
 
 
 class Notifier:
@@ -62,8 +63,6 @@ class Notifier:
         self._server_id = server_id
         self._waiting: queue.Queue[int | None] = queue.Queue(MAX_WAITING)
         self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
-        self._sent: dict[int, list[datetime]] = {}
 
     def start(self) -> None:
         """Begin to send."""
@@ -113,43 +112,53 @@ class Notifier:
         with requests.Session() as http:
             http.trust_env = False
             while (device_id := self._waiting.get()) is not None:
-                letter = self._write(device_id)
-                if letter is not None:
-                    self._note(letter, _post(http, letter))
+                try:
+                    letter = self._write(device_id)
+                    if letter is not None:
+                        self._note(letter, _post(http, letter))
+                except OperationalError as error:  # the reminder comes again when the database does
+                    logger.error("notification put off device_id=%d: %s", device_id, type(error.orig).__name__)
 
     def _write(self, device_id: int) -> _Letter | None:
+        """The letter to send now, counted in the database, where every process sees it."""
         now = self._clock()
         with self._database.read() as session:
             device = session.get(Device, device_id)
             if device is None or device.notify_url is None or _is_on_its_way(device, now):
                 return None
-            if not self._admit(device_id, now):
+        with self._database.write() as session:
+            lock_device(session, device_id)
+            device = session.get(Device, device_id)
+            if device is None or device.notify_url is None or _is_on_its_way(device, now) or not _admit(device, now):
                 return None
+            device.notified_at, device.notify_error = now, None
             body = build_notification(
                 self._server_id,
                 self._vault.open(device.server_secret),
                 device.server_nonce,
                 secrets.randbelow(0xFFFF) + 1,
             )
-            return _Letter(device_id, device.name, device.notify_url, body, now)
-
-    def _admit(self, device_id: int, now: datetime) -> bool:
-        with self._lock:
-            sent = [at for at in self._sent.get(device_id, []) if at > now - timedelta(minutes=1)]
-            admitted = len(sent) < MOST_PER_MINUTE
-            self._sent[device_id] = [*sent, now] if admitted else sent
-            return admitted
+            return _Letter(device_id, device.name, device.notify_url, body)
 
     def _note(self, letter: _Letter, error: str | None) -> None:
         with self._database.write() as session:
             device = session.get(Device, letter.device_id)
             if device is not None:
-                device.notified_at = letter.written_at  # a device that came since is later than this
                 device.notify_error = error
         if error is None:
             logger.info("notified device=%s", letter.name)
         else:
             logger.warning("notification failed device=%s: %s", letter.name, error)
+
+
+def _admit(device: Device, now: datetime) -> bool:
+    """Count this notification, unless the minute has had enough."""
+    if device.notify_window_at is None or now - device.notify_window_at >= timedelta(minutes=1):
+        device.notify_window_at, device.notify_count = now, 0
+    if device.notify_count >= MOST_PER_MINUTE:
+        return False
+    device.notify_count += 1
+    return True
 
 
 def _patience(waited: timedelta) -> timedelta:

@@ -1,4 +1,4 @@
-"""Runs the application under uvicorn until a signal comes."""
+"""Runs the application under uvicorn, in one process or several, until a signal comes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import uvicorn
 
 from virmo_server.app import make_app
 from virmo_server.config import ConfigError, ServerConfig
-from virmo_server.services import Services, open_services
+from virmo_server.migrate import migrate
+from virmo_server.services import Services, open_database, open_services
+from virmo_server.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -21,22 +23,34 @@ SHUTDOWN_SECONDS = 2
 BACKLOG = 2048
 
 
-def serve(config: ServerConfig) -> int:
-    """Serve until SIGINT or SIGTERM; 0 after an orderly end."""
-    services = open_services(config)
-    server = _Server(uvicorn_config(config, services), services)
+def serve(config: ServerConfig, workers: int = 1) -> int:
+    """Serve with so many processes until SIGINT or SIGTERM; 0 after an orderly end."""
+    _check_files(config)
+    database = open_database(config)
+    try:
+        migrate(database)
+    finally:
+        database.close()  # connections must not be shared by processes
     listener = _listen(config)
     host, port = listener.getsockname()[:2]
     scheme = "https" if config.tls else "http"
-    logger.info("listening on %s://%s:%d, public URL %s", scheme, host, port, config.public_url)
+    logger.info("listening on %s://%s:%d, public URL %s, workers %d", scheme, host, port, config.public_url, workers)
     if config.tls is None:
         logger.warning("no tls section: connections are not protected, use this for tests or behind a proxy only")
+    status = work(config, listener) if workers == 1 else Workers(lambda: work(config, listener), workers).run()
+    logger.info("stopped")
+    return status
+
+
+def work(config: ServerConfig, listener: socket.socket) -> int:
+    """One process that serves; 0 after an orderly end."""
+    services = open_services(config)
+    server = _Server(uvicorn_config(config, services), services)
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn raises the signal again after its orderly shutdown; that shall not turn it into a violent end.
         signal.signal(number, lambda _number, _frame: None)
     server.run(sockets=[listener])
-    logger.info("stopped")
-    return 0
+    return 0 if server.started else 1
 
 
 class _Server(uvicorn.Server):
@@ -54,10 +68,6 @@ class _Server(uvicorn.Server):
 
 def uvicorn_config(config: ServerConfig, services: Services) -> uvicorn.Config:
     """uvicorn's settings. Its access log is off: URLs of images are capabilities."""
-    if config.tls is not None:
-        for path in (config.tls.certificate, config.tls.key):
-            if not path.is_file():
-                raise ConfigError(f"tls: there is no file {path}: make a trial CA with 'virmo-server init'")
     return uvicorn.Config(
         make_app(services),
         ssl_certfile=None if config.tls is None else str(config.tls.certificate),
@@ -68,6 +78,13 @@ def uvicorn_config(config: ServerConfig, services: Services) -> uvicorn.Config:
         lifespan="on",
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
+
+
+def _check_files(config: ServerConfig) -> None:
+    if config.tls is not None:
+        for path in (config.tls.certificate, config.tls.key):
+            if not path.is_file():
+                raise ConfigError(f"tls: there is no file {path}: make a trial CA with 'virmo-server init'")
 
 
 def _listen(config: ServerConfig) -> socket.socket:

@@ -11,6 +11,7 @@ from virmo_server.database import Database
 from virmo_server.dm.trace import Trace
 from virmo_server.events.recorder import CLOCK, record_changes
 from virmo_server.images.library import ImageLibrary
+from virmo_server.leadership import Leadership
 from virmo_server.migrate import migrate
 from virmo_server.notify import Notifier
 from virmo_server.orders.engine import OrderEngine
@@ -31,6 +32,7 @@ class Services:
     orders: OrderService
     notifier: Notifier
     trace: Trace
+    leadership: Leadership
     stopping: threading.Event = field(default_factory=threading.Event)  #: set when the process is told to end
 
     def close(self) -> None:
@@ -61,4 +63,5 @@ def open_services(config: ServerConfig, clock: Clock = utc_now) -> Services:
         orders=OrderService(clock, config),
         notifier=Notifier(database, vault, clock, config.server_id),
         trace=Trace(vault, config.dm.trace_sessions),
+        leadership=Leadership(database, clock),
     )

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
+from sqlalchemy.exc import IntegrityError, OperationalError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -21,7 +22,7 @@ from virmo_server.api.openapi import openapi_document
 from virmo_server.api.stream import events_route
 from virmo_server.api.upload import upload_route
 from virmo_server.model import Role
-from virmo_server.problem import Problem
+from virmo_server.problem import Problem, conflict
 from virmo_server.services import Services
 
 logger = logging.getLogger(__name__)
@@ -118,6 +119,11 @@ def problems_rendered(handle: Callable[[Request], Awaitable[Response]]) -> Calla
     async def wrapped(request: Request) -> Response:
         try:
             return await handle(request)
+        except IntegrityError:
+            return problem_response(conflict("somebody else changed the same at the same time: look again"))
+        except OperationalError as error:
+            logger.error("database failed path=%s: %s", request.url.path, type(error.orig).__name__)
+            return problem_response(Problem(503, "database", "the server's database does not answer: try again"))
         except Problem as problem:
             logger.info("request refused path=%s status=%d code=%s", request.url.path, problem.status, problem.code)
             return problem_response(problem)

@@ -13,7 +13,15 @@ from virmo_server.api.auth import add_token, revoke_token
 from virmo_server.api.endpoint import Call
 from virmo_server.audit import audited
 from virmo_server.devices import knowledge
-from virmo_server.devices.registry import NewDevice, find_device, list_devices, register, renew_credentials
+from virmo_server.devices.registry import (
+    NewDevice,
+    find_and_lock_device,
+    find_device,
+    list_devices,
+    lock_device,
+    register,
+    renew_credentials,
+)
 from virmo_server.images.library import find_image
 from virmo_server.model import Device, DeviceLabel, Image, Order, OrderGroup, ReceivedAlert, Token
 from virmo_server.orders import service as orders_service
@@ -67,7 +75,7 @@ def change_device(call: Call) -> schema.DeviceView:
     """Change what is given; the rest stays."""
     body: schema.DeviceChangeBody = call.body
     with call.services.database.write() as session:
-        device = find_device(session, call.path["device"])
+        device = find_and_lock_device(session, call.path["device"])
         given = body.model_fields_set
         if "name" in given and body.name != device.name:
             if session.scalars(select(Device).where(Device.name == body.name)).first() is not None:
@@ -90,7 +98,7 @@ def change_device(call: Call) -> schema.DeviceView:
 def remove_device(call: Call) -> None:
     """Forget a device with its orders and what is known of it; the board itself is not touched."""
     with call.services.database.write() as session:
-        session.delete(find_device(session, call.path["device"]))
+        session.delete(find_and_lock_device(session, call.path["device"]))
 
 
 @audited
@@ -98,7 +106,7 @@ def renew_device_credentials(call: Call) -> schema.RegistrationView:
     """New secrets; the old ones are void at once."""
     config = call.services.config
     with call.services.database.write() as session:
-        device = find_device(session, call.path["device"])
+        device = find_and_lock_device(session, call.path["device"])
         credentials = renew_credentials(device, server_id=config.server_id, vault=call.services.vault)
         session.flush()
         return views.registration_view(session, device, credentials, config)
@@ -135,7 +143,7 @@ def list_alerts(call: Call) -> list[schema.AlertView]:
 def create_order(call: Call) -> schema.OrderDetailView:
     """Order something of a device."""
     with call.services.database.write() as session:
-        device = find_device(session, call.path["device"])
+        device = find_and_lock_device(session, call.path["device"])
         order = place_order(call, session, device, call.body, Request(call.actor.name, _deadline(call.body)))
         session.flush()
         view = views.order_detail_view(session, order)
@@ -177,6 +185,8 @@ def cancel_order(call: Call) -> schema.OrderDetailView:
     """End an open order."""
     with call.services.database.write() as session:
         order = find_order(session, _order_id(call))
+        lock_device(session, order.device_id)
+        session.refresh(order)
         call.services.orders.cancel(session, order, call.actor.name)
         session.flush()
         return views.order_detail_view(session, order)
@@ -198,7 +208,8 @@ def create_group(call: Call) -> schema.GroupView:
         session.add(group)
         session.flush()
         request = Request(call.actor.name, _deadline(body.order), group.id)
-        for device in devices:
+        for device in sorted(devices, key=lambda device: device.id):
+            lock_device(session, device.id)
             try:
                 place_order(call, session, device, body.order, request)
                 ordered.append(device.id)

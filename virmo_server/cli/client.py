@@ -10,6 +10,8 @@ from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util.retry import Retry
 
 from virmo_server.cli.settings import Settings
 
@@ -49,6 +51,10 @@ class Client:
         self._session = requests.Session()
         self._session.trust_env = False  # proxies and netrc of the environment are not for this
         self._session.verify = settings.ca_file or True
+        # A connection that was kept may be to a worker that has ended since; what only reads is asked again.
+        retry = Retry(connect=0, read=2, redirect=0, status=0, backoff_factor=0.1, allowed_methods=["GET"])
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(max_retries=retry))
         if settings.token:
             self._session.headers["Authorization"] = f"Bearer {settings.token}"
 

@@ -20,8 +20,9 @@ logger = logging.getLogger(__name__)
 
 
 def find_by_dev_id(session: Session, untrusted_dev_id: str) -> Device | None:
-    """The registered device with this DevId."""
-    return session.scalars(select(Device).where(Device.dev_id == untrusted_dev_id)).first()
+    """The registered device with this DevId, locked: messages of one device are worked on one after another."""
+    query = select(Device).where(Device.dev_id == untrusted_dev_id).with_for_update(key_share=True)
+    return session.scalars(query).first()
 
 
 class DeviceAccess:

@@ -106,6 +106,19 @@ def find_device(session: Session, reference: str) -> Device:
     return device
 
 
+def lock_device(session: Session, device_id: int) -> None:
+    """Until the transaction ends nobody else changes what belongs to this device. Read what you change after it."""
+    session.execute(select(Device.id).where(Device.id == device_id).with_for_update(key_share=True))
+
+
+def find_and_lock_device(session: Session, reference: str) -> Device:
+    """As :func:`find_device`, and :func:`lock_device`."""
+    device = find_device(session, reference)
+    lock_device(session, device.id)
+    session.refresh(device)
+    return device
+
+
 def list_devices(session: Session, *, label: str | None = None) -> list[Device]:
     """All devices, or those with ``label``, by name."""
     query = select(Device).options(selectinload(Device.labels)).order_by(Device.name)

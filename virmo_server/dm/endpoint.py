@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from sqlalchemy.exc import IntegrityError, OperationalError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
@@ -18,43 +19,64 @@ from virmo_server.services import Services
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 60
+DATABASE_RETRY_SECONDS = 1
 
 
 def dm_route(services: Services) -> Route:
     """The route."""
     limit = services.config.limits.message_bytes
 
-    async def handle(request: Request) -> Response:
-        untrusted_type = request.headers.get("content-type", "")
-        try:
-            codec = codec_for(untrusted_type)
-        except ProtocolError as error:
-            return _refusal(415, request, str(error))
+    async def read(request: Request) -> bytes:
         untrusted_body = bytearray()
+        async for chunk in request.stream():
+            untrusted_body += chunk
+            if len(untrusted_body) > limit:
+                raise _Refused(413, f"message is larger than {limit} octets")
+        return bytes(untrusted_body)
+
+    async def respond(request: Request) -> Response:
         try:
-            async for chunk in request.stream():
-                untrusted_body += chunk
-                if len(untrusted_body) > limit:
-                    return _refusal(413, request, f"message is larger than {limit} octets")
-        except ClientDisconnect:
-            return Response(status_code=499)  # nobody will read it
-        try:
-            answer = await run_in_threadpool(
-                converse, services, codec, bytes(untrusted_body), request.headers.get(HMAC_HEADER)
-            )
+            codec = codec_for(request.headers.get("content-type", ""))
         except ProtocolError as error:
-            return _refusal(400, request, str(error))
+            raise _Refused(415, str(error)) from error
+        untrusted_body, untrusted_hmac = await read(request), request.headers.get(HMAC_HEADER)
+        try:
+            answer = await run_in_threadpool(converse, services, codec, untrusted_body, untrusted_hmac)
+        except ProtocolError as error:
+            raise _Refused(400, str(error)) from error
         except Busy as error:
-            return _refusal(503, request, str(error), {"Retry-After": str(RETRY_AFTER_SECONDS)})
+            raise _Refused(503, str(error), RETRY_AFTER_SECONDS) from error
+        except (IntegrityError, OperationalError) as error:
+            # Nothing was changed; the same message, sent again, finds things as they were.
+            logger.error("database failed: %s", type(error.orig).__name__)
+            raise _Refused(503, "the server's database does not answer", DATABASE_RETRY_SECONDS) from error
         headers = {"Cache-Control": "no-store, private"}
         if answer.hmac is not None:
             headers[HMAC_HEADER] = answer.hmac
         return Response(answer.body, media_type=codec.media_type, headers=headers)
 
+    async def handle(request: Request) -> Response:
+        try:
+            return await respond(request)
+        except _Refused as refused:
+            return _refusal(request, refused)
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody will read it
+
     return Route("/dm", handle, methods=["POST"])
 
 
-def _refusal(status: int, request: Request, reason: str, headers: dict[str, str] | None = None) -> Response:
+class _Refused(Exception):  # noqa: N818 - it is what happened
+    """The message is not taken, with this HTTP status; ``retry_after`` in seconds."""
+
+    def __init__(self, status: int, reason: str, retry_after: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.retry_after = retry_after
+
+
+def _refusal(request: Request, refused: _Refused) -> Response:
     client = request.client.host if request.client else "unknown"
-    logger.warning("dm message refused client=%s status=%d: %s", client, status, reason)
-    return PlainTextResponse(f"{reason}\n", status, headers=headers)
+    logger.warning("dm message refused client=%s status=%d: %s", client, refused.status, refused)
+    headers = {} if refused.retry_after is None else {"Retry-After": str(refused.retry_after)}
+    return PlainTextResponse(f"{refused}\n", refused.status, headers=headers)

@@ -7,6 +7,7 @@ given by operators never become names on disk.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -26,6 +27,8 @@ from virmo_server.problem import Problem, conflict, not_found
 
 #: What must stay free on the file system: the database shares it.
 RESERVE_BYTES = 256 << 20
+#: An upload that has not written for so long has broken off.
+UNTOUCHED_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +116,17 @@ class ImageLibrary:
         self.path(image_id).unlink(missing_ok=True)
 
     def sweep(self) -> list[str]:
-        """At start: remove partial uploads and files that the database does not know; their names."""
+        """Remove what uploads that broke off left, and files that the database does not know; their names.
+
+        What was written to lately is left alone: another process may be at it.
+        """
         with self._database.read() as session:
             known = set(session.scalars(select(Image.id)))
+        newest = self._clock().timestamp() - UNTOUCHED_SECONDS
         removed = []
         for path in sorted(self._folder.iterdir()):
-            if path.name not in known:
-                path.unlink()
+            if path.name not in known and _touched_at(path) < newest:
+                path.unlink(missing_ok=True)
                 removed.append(path.name)
         return removed
 
@@ -171,6 +178,14 @@ class Upload:
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._library.store(self._spec, self._path, sha256, self._size)
+
+
+def _touched_at(path: Path) -> float:
+    """When it was last written to; never, if it has gone meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def find_image(session: Session, image_id: str) -> Image:

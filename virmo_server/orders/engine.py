@@ -19,6 +19,7 @@ from dom0_agent.omadm.status import Status
 from virmo_server.clock import Clock
 from virmo_server.config import Dm
 from virmo_server.devices import knowledge
+from virmo_server.devices.registry import lock_device
 from virmo_server.model import OPEN_STATES, Device, Order, OrderState
 from virmo_server.orders.alerts import DeviceAlert, find_order, record_alert
 from virmo_server.orders.lifecycle import DEVICE_ACTOR, SERVER_ACTOR, By, finish, move, note
@@ -138,10 +139,17 @@ class OrderEngine:
 
     def expire(self, session: Session, device: Device | None = None) -> int:
         """End orders (of one device, or all) whose deadline has passed; how many."""
-        query = select(Order).where(Order.state.in_(OPEN_STATES), Order.deadline <= self._clock())
+        overdue = (Order.state.in_(OPEN_STATES), Order.deadline <= self._clock())
+        owners = select(Order.device_id).where(*overdue).distinct().order_by(Order.device_id)
         if device is not None:
-            query = query.where(Order.device_id == device.id)
-        return self._expire(session, session.scalars(query.order_by(Order.id)).all())
+            owners = owners.where(Order.device_id == device.id)
+        ended = 0
+        for device_id in session.scalars(owners).all():
+            lock_device(session, device_id)
+            query = select(Order).where(*overdue, Order.device_id == device_id).order_by(Order.id)
+            found = session.scalars(query.execution_options(populate_existing=True)).all()
+            ended += self._expire(session, found)
+        return ended
 
     def _expire(self, session: Session, orders: Sequence[Order]) -> int:
         now = self._clock()

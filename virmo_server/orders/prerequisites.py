@@ -53,6 +53,8 @@ def _rate_allows(session: Session, group_id: int) -> bool:
     rate = session.scalars(select(OrderGroup.rate).where(OrderGroup.id == group_id)).one()
     if rate is None:
         return True
+    # Counting and beginning must not be done by two at once.
+    session.execute(select(OrderGroup.id).where(OrderGroup.id == group_id).with_for_update(key_share=True))
     query = select(func.count()).select_from(Order).where(Order.group_id == group_id)
     running = session.scalar(query.where(Order.state.in_([OrderState.SENT, OrderState.ACCEPTED])))
     return (running or 0) < rate

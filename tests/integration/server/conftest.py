@@ -8,13 +8,36 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.server.postgresql import Cluster, cluster
 from tests.integration.server.server_process import ServerProcess
 from virmo_server.cli.main import main
 
+SQLITE, POSTGRESQL = "sqlite", "postgresql"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Modules whose ``BACKENDS`` names databases run on each of them; the others run on SQLite."""
+    if "server" in metafunc.fixturenames:
+        backends = getattr(metafunc.module, "BACKENDS", (SQLITE,))
+        metafunc.parametrize("server", backends, indirect=True, scope="session")
+
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    process = ServerProcess(tmp_path_factory.mktemp("virmo"))
+def postgresql() -> Iterator[Cluster]:
+    """A PostgreSQL cluster."""
+    with cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with one process on SQLite, or with two on PostgreSQL."""
+    folder = tmp_path_factory.mktemp("virmo")
+    if request.param == POSTGRESQL:
+        url = request.getfixturevalue("postgresql").create_database(folder.name)
+        process = ServerProcess(folder, database_url=url, workers=2)
+    else:
+        process = ServerProcess(folder)
     process.start()
     yield process
     assert process.stop() == 0

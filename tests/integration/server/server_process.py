@@ -34,10 +34,14 @@ HMAC_HEADER = "x-syncml-hmac"
 
 
 class ServerProcess:
-    """``virmo-server serve`` in a folder made by ``virmo-server init``; may be stopped, killed and started again."""
+    """``virmo-server serve`` in a folder made by ``virmo-server init``; may be stopped, killed and started again.
 
-    def __init__(self, folder: Path) -> None:
+    With ``database_url`` on that database instead of SQLite, with ``workers`` processes.
+    """
+
+    def __init__(self, folder: Path, *, database_url: str | None = None, workers: int = 1) -> None:
         self.port = free_port()
+        self._workers = workers
         self.installation: Installation = initialise(
             folder / "server", hosts=["127.0.0.1"], listen="127.0.0.1", port=self.port, server_id="virmo-server"
         )
@@ -45,13 +49,15 @@ class ServerProcess:
         self.ca_file = str(self.installation.ca_file)
         self.log_file = folder / "server.log"
         self.token: str = yaml.safe_load(self.installation.client_config_file.read_text())["token"]
+        if database_url is not None:
+            self.token = self._move_to(database_url)
         self.client = Client(Settings(self.url, self.token, self.ca_file))
         self._boards: list[WireBoard] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start and wait until it answers."""
-        command = [sys.executable, "-m", "virmo_server.main", "--config", str(self.installation.config_file), "serve"]
+        command = [*self._program(), "serve", "--workers", str(self._workers)]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS
@@ -67,11 +73,43 @@ class ServerProcess:
             else:
                 return
 
+    def workers(self) -> list[int]:
+        """Process ids of the workers."""
+        assert self._process is not None
+        pid = self._process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def _program(self) -> list[str]:
+        return [sys.executable, "-m", "virmo_server.main", "--config", str(self.installation.config_file)]
+
+    def _move_to(self, database_url: str) -> str:
+        """Use another database; the token of an admin there."""
+        with self.installation.config_file.open("a") as file:
+            file.write(f"database_url: {database_url}\n")
+        command = [*self._program(), "token", "admin", "--role", "admin"]
+        token = subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=START_SECONDS
+        ).stdout.strip()
+        client = yaml.safe_load(self.installation.client_config_file.read_text())
+        self.installation.client_config_file.write_text(yaml.safe_dump({**client, "token": token}))
+        return token
+
+    def _wait_until_gone(self) -> None:
+        """Workers of a killed parent end by themselves; until then they would answer for the next one."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) != 0:
+                    return
+            assert time.monotonic() < deadline, "workers outlive their parent"
+            time.sleep(0.05)
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """End it; its exit status."""
         assert self._process is not None
         self._process.send_signal(how)
         status = self._process.wait(30)
+        self._wait_until_gone()
         self.client.close()
         for board in self._boards:
             board.http.close()
@@ -163,17 +201,20 @@ class WireBoard:
         while True:
             try:
                 return self._fetch_once(url)
-            except requests.ConnectionError:
+            except requests.RequestException:  # no connection, or a file that broke off in its middle
                 if time.monotonic() > deadline:
                     return 500
                 time.sleep(0.1)
 
     def _fetch_once(self, url: str) -> int:
-        first = requests.get(url, headers={"Range": "bytes=0-99"}, verify=self.ca_file, timeout=SESSION_SECONDS)
-        if first.status_code != 206:
-            return 500
-        headers = {"Range": "bytes=100-", "If-Range": first.headers["ETag"]}
-        rest = requests.get(url, headers=headers, verify=self.ca_file, timeout=SESSION_SECONDS)
+        with requests.Session() as http:
+            http.trust_env = False
+            http.verify = self.ca_file
+            first = http.get(url, headers={"Range": "bytes=0-99"}, timeout=SESSION_SECONDS)
+            if first.status_code != 206:
+                return 500
+            headers = {"Range": "bytes=100-", "If-Range": first.headers["ETag"]}
+            rest = http.get(url, headers=headers, timeout=SESSION_SECONDS)
         self.downloaded = first.content + rest.content
         return 200 if rest.status_code == 206 else 500
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import requests
 
-from tests.integration.server.conftest import Result, Virmo
+from tests.integration.server.conftest import POSTGRESQL, SQLITE, Result, Virmo
 from tests.integration.server.server_process import ServerProcess
 from virmo_server.operators import MAX_FAILURES
+
+BACKENDS = (SQLITE, POSTGRESQL)
 
 PASSWORD = "correct horse battery"
 NEW_PASSWORD = "staple of another horse"

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import requests
 
+from tests.integration.server.conftest import POSTGRESQL, SQLITE
 from tests.integration.server.server_process import ServerProcess
 from virmo_server.api.endpoint import Endpoint
 from virmo_server.api.endpoints import ENDPOINTS
 from virmo_server.api.http import API_PREFIX
 from virmo_server.audit import is_audited
 from virmo_server.model import Role
+
+BACKENDS = (SQLITE, POSTGRESQL)
 
 WITH_ROLE = [endpoint for endpoint in ENDPOINTS if endpoint.role is not None]
 RANK = {Role.VIEWER: 0, Role.OPERATOR: 1, Role.ADMIN: 2}

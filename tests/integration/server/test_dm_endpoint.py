@@ -12,8 +12,10 @@ import requests
 from dom0_agent.omadm.codec import WBXML_MEDIA_TYPE, XML_MEDIA_TYPE, codec_for
 from dom0_agent.omadm.session import EndReason, SessionLimits
 from dom0_agent.omadm.tree_access import ItemValue
-from tests.integration.server.conftest import Virmo
+from tests.integration.server.conftest import POSTGRESQL, SQLITE, Virmo
 from tests.integration.server.server_process import ServerProcess, Side, WireBoard
+
+BACKENDS = (SQLITE, POSTGRESQL)
 
 
 def with_secret(board: WireBoard, side: str, secret: str) -> None:

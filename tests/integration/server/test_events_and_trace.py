@@ -10,9 +10,11 @@ import pytest
 import requests
 
 from dom0_agent.omadm.codec import WBXML_MEDIA_TYPE, XML_MEDIA_TYPE
-from tests.integration.server.conftest import Virmo
+from tests.integration.server.conftest import POSTGRESQL, SQLITE, Virmo
 from tests.integration.server.server_process import ServerProcess
 from virmo_server.cli.client import Event, read_events
+
+BACKENDS = (SQLITE, POSTGRESQL)
 
 
 def follow(server: ServerProcess, last: int | None = None, /, **query: str) -> requests.Response:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.server.conftest import Virmo
+from tests.integration.server.conftest import POSTGRESQL, SQLITE, Virmo
 from tests.integration.server.server_process import ServerProcess
+
+BACKENDS = (SQLITE, POSTGRESQL)
 
 
 @pytest.mark.parametrize("mode", ["at-once", "later"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,11 @@ def test_sweep_removes_what_no_image_owns(services: Services, tmp_path: Path) ->
     with lib.begin(SPEC) as upload:
         upload.write(b"content")
         image = upload.finish()
-    (tmp_path / "lib" / ".half.part").write_bytes(b"x")
-    (tmp_path / "lib" / "stranger").write_bytes(b"x")
+    now = services.clock().timestamp()
+    for name, touched_at in ((".half.part", now - 3601), ("stranger", now - 3601), (".arriving.part", now - 3599)):
+        path = tmp_path / "lib" / name
+        path.write_bytes(b"x")
+        os.utime(path, (touched_at, touched_at))
     assert lib.sweep() == [".half.part", "stranger"]
     assert lib.path(image.id).read_bytes() == b"content"
 
