@@ -55,6 +55,12 @@ ENDPOINTS = (
         query=_LIMIT,
     ),
     Endpoint(
+        "GET", "/alerts", Role.VIEWER, "Alerts of all devices", running.list_fleet_alerts,
+        list[running_schema.FleetAlertView],
+        query={"before": Query(OrderId, "only before the alert with this number, to look further back"), **_LIMIT},
+        problems=(),
+    ),
+    Endpoint(
         "GET", "/devices/{device}/trace", Role.VIEWER, "DM messages of a device's last sessions", running.get_trace,
         list[running_schema.TraceSessionView], query={"sessions": Query(Sessions, "at most so many sessions", 5)},
     ),

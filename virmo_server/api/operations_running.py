@@ -6,11 +6,13 @@ from sqlalchemy import delete, select
 
 from virmo_server import audit, operators
 from virmo_server.api import schema_running as schema
+from virmo_server.api import views
 from virmo_server.api.auth import Actor
 from virmo_server.api.endpoint import Call
 from virmo_server.audit import audited
 from virmo_server.devices.registry import find_device
 from virmo_server.dm.trace import ShownSession
+from virmo_server.model import Device, ReceivedAlert
 from virmo_server.model_running import AuditRecord, Login, Operator
 from virmo_server.passwords import is_password
 from virmo_server.problem import Problem, conflict
@@ -35,6 +37,19 @@ def _trace_view(shown: ShownSession) -> schema.TraceSessionView:
         for message in shown.messages
     ]
     return schema.TraceSessionView(serial=shown.serial, started_at=messages[0].at, messages=messages)
+
+
+def list_fleet_alerts(call: Call) -> list[schema.FleetAlertView]:
+    """The newest Generic Alerts of all devices, newest first."""
+    query = select(ReceivedAlert, Device.name).join(Device, Device.id == ReceivedAlert.device_id)
+    if call.query["before"] is not None:
+        query = query.where(ReceivedAlert.id < call.query["before"])
+    newest = query.order_by(ReceivedAlert.id.desc()).limit(call.query["limit"])
+    with call.services.database.read() as session:
+        return [
+            schema.FleetAlertView(device=name, **views.alert_view(alert).model_dump())
+            for alert, name in session.execute(newest)
+        ]
 
 
 def log_in(call: Call) -> schema.LoginView:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from virmo_server.api.schema import Body, Name, View
+from virmo_server.api.schema import AlertView, Body, Name, View
 from virmo_server.model import Role
 
 #: Long enough that guessing is hopeless at five a minute; any characters.
@@ -30,6 +30,12 @@ class TraceSessionView(View):
     serial: str
     started_at: datetime
     messages: list[TraceMessageView]
+
+
+class FleetAlertView(AlertView):
+    """A Generic Alert, and the device that sent it."""
+
+    device: str
 
 
 class LoginBody(Body):

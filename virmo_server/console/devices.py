@@ -9,6 +9,7 @@ from virmo_server.api import schema
 from virmo_server.console.links import url
 from virmo_server.console.visit import Answer, Changed, Goto, Page, Visit
 from virmo_server.console.words import order_words
+from virmo_server.devices.overview import vm_states
 
 #: Rows of a page of the list.
 PAGE_ROWS = 100
@@ -23,8 +24,12 @@ def devices_page(visit: Visit) -> Answer:
     everything: list[schema.DeviceView] = visit.call(op.list_all_devices)
     chosen = [device for device in everything if _fits(device, label, word)]
     page = _page_number(visit.query.get("page", ""), len(chosen))
+    shown = chosen[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
+    with visit.services.database.read() as session:
+        states = vm_states(session, [device.name for device in shown])
     values = {
-        "devices": chosen[(page - 1) * PAGE_ROWS : page * PAGE_ROWS],
+        "devices": shown,
+        "states": states,
         "count": len(chosen),
         "total": len(everything),
         "labels": sorted({name for device in everything for name in device.labels}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from virmo_server.console import access, devices, library, messages, orders, tree
+from virmo_server.console import access, alerts, devices, library, messages, orders, tree
 from virmo_server.console.page import ConsolePage
 from virmo_server.model import Role
 
@@ -23,6 +23,7 @@ PAGES = (
     ConsolePage("POST", f"{_DEVICE}/remove", Role.ADMIN, devices.remove_device),
     ConsolePage("POST", f"{_DEVICE}/orders", Role.OPERATOR, devices.order),
     ConsolePage("POST", f"{_DEVICE}/tree/properties", Role.OPERATOR, tree.read_properties),
+    ConsolePage("GET", "/alerts", Role.VIEWER, alerts.alerts_page),
     ConsolePage("GET", "/orders", Role.VIEWER, orders.orders_page),
     ConsolePage("GET", "/orders/{order}", Role.VIEWER, orders.order_page),
     ConsolePage("POST", "/orders/{order}/cancel", Role.OPERATOR, orders.cancel),

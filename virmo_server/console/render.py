@@ -46,6 +46,7 @@ def make_environment() -> Environment:
         "order_tone": lambda state: words.ORDER_TONES[OrderState(state)],
         "clock": _clock,
         "spoken": words.spoken,
+        "alert_words": words.alert_words,
     }
     return environment
 

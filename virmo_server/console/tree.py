@@ -61,7 +61,7 @@ def tree_page(visit: Visit) -> Answer:
         "children": _children(nodes, uri),
         "known": len(nodes),
         "properties": [_property(orders, uri, name) for name in PROPERTIES],
-        "commands": [o for o in orders if _concerns(o, uri)][:8],
+        "commands": [placed for placed in orders if _concerns(placed, uri)][:8],
         "formats": FORMATS,
     }
     return Page("device_tree.html", {**device_values(visit), **values})
@@ -81,12 +81,15 @@ def _property(orders: Iterable[schema.OrderView], uri: str, name: str) -> Proper
     if newest is None:
         return PropertyAnswer(name, None, False, None, None)
     is_done = newest.state is OrderState.DONE
-    value = newest.message.rstrip("\x00") if newest.state.is_final else None
+    answer = newest.message.rstrip("\x00") if is_done else newest.dm_status_text or newest.message
+    value = answer if newest.state.is_final else None
     return PropertyAnswer(name, value, not is_done, newest.id, newest.finished_at, not newest.state.is_final)
 
 
 def _concerns(order: schema.OrderView, uri: str) -> bool:
-    return order.kind.startswith("node-") and (order.name or "").partition("?")[0] == uri
+    """Commands on the node; reading its properties shows in their own list."""
+    node, _, question = (order.name or "").partition("?")
+    return order.kind.startswith("node-") and node == uri and not (order.kind == "node-get" and "prop=" in question)
 
 
 def _children(nodes: Iterable[schema.NodeView], uri: str) -> list[Child]:

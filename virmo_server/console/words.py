@@ -19,12 +19,19 @@ ORDER_WORDS: Mapping[str, str] = {
     "suspend": "Suspend",
     "resume": "Resume",
     "delete-vm": "Delete VM",
-    "refresh": "Read the device again",
+    "refresh": "Refresh",
     "node-get": "Read node",
     "node-add": "Add node",
     "node-replace": "Replace node",
     "node-delete": "Delete node",
     "node-exec": "Execute node",
+}
+
+#: type of Generic Alert, in lower case → what it tells
+ALERT_WORDS: Mapping[str, str] = {
+    "urn:oma:at:oma-virmo:imageready:1.0": "Image ready",
+    "reversed-domain-name: org.virmo/operationcomplete": "Operation ended",
+    "reversed-domain-name: org.virmo/statechanged": "State changed",
 }
 
 #: State → the tone in which a badge shows it; the words beside it always say the same
@@ -90,6 +97,11 @@ def order_words(kind: str, name: str | None = None) -> str:
     """``Power off www``."""
     words = ORDER_WORDS.get(kind) or kind.replace("-", " ").capitalize()
     return f"{words} {name}" if name else words
+
+
+def alert_words(untrusted_type: str) -> str:
+    """``Image ready`` for the types of alert that devices of ours send; others as they are."""
+    return ALERT_WORDS.get(untrusted_type.strip().lower(), untrusted_type)
 
 
 def spoken(identifier: str) -> str:

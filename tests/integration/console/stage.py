@@ -45,10 +45,15 @@ class Stage:
         settings = yaml.safe_load((self.server.folder / "virmo.yaml").read_text())
         self.url: str = settings["server"]
         self.ca_file = str(self.server.ca_file)
-        client = Client(Settings(self.url, settings["token"], self.ca_file))
+        self._token: str = settings["token"]
+        client = self.client()
         for role in ROLES:
             client.post("/operators", {"name": f"{role}-1", "role": role, "password": PASSWORD})
         client.close()
+
+    def client(self) -> Client:
+        """The API, with the first administrator's token."""
+        return Client(Settings(self.url, self._token, self.ca_file))
 
     def register(self) -> None:
         """The board comes to the server and listens for notifications."""

@@ -27,6 +27,7 @@ PATHS = (
     "orders",
     "orders/1",
     "groups",
+    "alerts",
     "images",
     "access",
     "audit",
