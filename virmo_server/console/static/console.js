@@ -29,7 +29,8 @@
   // ---- problems, where they were met
 
   function placeOf(element) {
-    return element.matches("form") ? $(".problem", element) : null;
+    // What is live is replaced in a moment, and a sentence in it would be gone.
+    return element.matches("form") && !element.closest("#live") ? $(".problem", element) : null;
   }
 
   function showProblem(element, text) {
@@ -38,9 +39,13 @@
     else notice(text, { bad: true });
   }
 
+  // Forms under way. What is live waits for them: a form that is gone could not tell of its answer.
+  let posting = 0;
+
   body.addEventListener("htmx:beforeRequest", (event) => {
     const element = event.detail.elt;
     if (element.id === "live" && isBusy(element)) return event.preventDefault();
+    if (event.detail.requestConfig.verb !== "get") posting += 1;
     const place = placeOf(element);
     if (place) place.textContent = "";
   });
@@ -56,6 +61,9 @@
       else showProblem(event.detail.elt, words);
     });
   body.addEventListener("htmx:afterRequest", (event) => {
+    if (event.detail.requestConfig.verb === "get") return;
+    posting -= 1;
+    lookSoon();
     if (event.detail.successful && event.detail.elt.matches("form[data-reset]")) event.detail.elt.reset();
   });
 
@@ -64,7 +72,7 @@
   function isBusy(element) {
     const active = document.activeElement;
     const isTyping = element.contains(active) && active.matches("input, textarea, select");
-    return $("#ask").open || isTyping || document.hidden;
+    return $("#ask").open || isTyping || posting > 0 || document.hidden;
   }
 
   function markStale(element, words) {
@@ -140,7 +148,7 @@
   dialog.addEventListener("close", () => {
     if (dialog.open) return; // of the question before: this event comes late
     if (dialog.returnValue === "yes") proceed();
-    lookAgain();
+    else lookSoon();
   });
 
   // ---- forms that say something of themselves
