@@ -255,8 +255,9 @@ class Agent:
     ) -> SessionReport:
         report = self.session(account, asked=asked, trace=trace)
         schedule, now = self._schedules.setdefault(account.server_id, self._schedule()), time.monotonic()
-        schedule.alerts_wait(now, bool(self.outbox.list(account.server_id)))
-        schedule.ended(now, report.ok)
+        waiting = self.outbox.list(account.server_id)
+        schedule.alerts_wait(now, any(alert.attempts for alert in waiting))
+        schedule.ended(now, report.ok, late_alerts=not all(alert.attempts for alert in waiting))
         return report
 
     def _schedule(self) -> SessionSchedule:

@@ -34,10 +34,13 @@ class SessionSchedule:
             self.ask(now)
         self._alerts_wait = waiting
 
-    def ended(self, now: float, ok: bool) -> None:
-        """A session ended; when is the next one due?"""
+    def ended(self, now: float, ok: bool, *, late_alerts: bool = False) -> None:
+        """A session ended; when is the next one due? At once for ``late_alerts``, which came too late to be in it."""
         if ok:
             self._failures = 0
+            if late_alerts:
+                self.ask(now)
+                return
             # An alert that the server would not take (yet) is repeated like a failed session, not in a tight loop.
             pauses = ([self.poll_interval] if self.poll_interval else []) + (
                 [self.backoff.cap] if self._alerts_wait else []

@@ -78,6 +78,17 @@ def test_alerts_that_the_server_did_not_take_are_not_repeated_in_a_tight_loop(po
     assert plan.wait(1) == pause
 
 
+def test_an_alert_that_came_too_late_for_a_session_makes_the_next_one_due_at_once() -> None:
+    """Seen on real Xen: an operation ended while the session that had answered 202 was closing."""
+    plan = schedule(poll=0)
+    plan.alerts_wait(10.0, False)
+    plan.ended(10.0, True, late_alerts=True)
+    assert plan.is_due(10.0)
+    plan.alerts_wait(10.0, True)
+    plan.ended(11.0, True)
+    assert not plan.is_due(12.0), "one that the server did not take is not repeated in a tight loop"
+
+
 def test_alerts_do_not_cut_a_retry_pause_short() -> None:
     plan = schedule()
     plan.ended(0, ok=False)
