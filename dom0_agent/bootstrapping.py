@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dom0_agent.config import AgentConfig
-from dom0_agent.daemon import Agent, AlreadyRunning
+from dom0_agent.daemon import Agent
 from dom0_agent.device import grant
+from dom0_agent.lockfile import AlreadyRunning
 from dom0_agent.logs import set_up
 from dom0_agent.mo.dmacc import read_account, read_accounts
 from dom0_agent.mo.inbox import BOOTSTRAP, deliver

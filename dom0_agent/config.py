@@ -19,6 +19,7 @@ from dom0_agent.guest.config import GuestConfig
 from dom0_agent.hypervisor.config import HypervisorConfig
 from dom0_agent.images.config import ImagesConfig
 from dom0_agent.mo.dmtree.config import FumoConfig, LawmoConfig, ScomoConfig
+from dom0_agent.resources.config import MetricsConfig, ResourcesConfig
 from dom0_agent.transport.tls import TlsConfig
 from dom0_agent.vm.config import VmConfig
 
@@ -154,6 +155,8 @@ class AgentConfig:
     lawmo: LawmoConfig = field(default_factory=LawmoConfig)
     scomo: ScomoConfig = field(default_factory=ScomoConfig)
     fumo: FumoConfig = field(default_factory=FumoConfig)
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
     log: LogConfig = field(default_factory=LogConfig)
 

@@ -6,9 +6,7 @@ One thread, the one that calls :meth:`Agent.serve`, owns the management tree and
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import queue
 import random
 import signal
@@ -17,17 +15,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
-from dom0_agent import settle
+from dom0_agent import lockfile, settle
 from dom0_agent.accounts import provision
 from dom0_agent.config import AgentConfig
 from dom0_agent.console import Console, console_at
 from dom0_agent.control import ControlServer
 from dom0_agent.control_client import ControlError
-from dom0_agent.device import DeviceResources, agent_version, device_info, grant, mount_objects
+from dom0_agent.device import agent_version, device_info, grant, mount_objects
 from dom0_agent.dm_session import SeededNonces, SessionReport, SessionRunner, Trace
 from dom0_agent.doorkeeper import Asked, Doorkeeper, user_agrees
 from dom0_agent.guest.control import guest_calls, report_expulsions
@@ -48,6 +45,8 @@ from dom0_agent.omadm.tree import ManagementTree
 from dom0_agent.omadm.uri import format_path
 from dom0_agent.overview import Overview
 from dom0_agent.reporting import Reporter
+from dom0_agent.resource_management import ResourceManagement
+from dom0_agent.resources.sharing import open_sharing
 from dom0_agent.schedule import SessionSchedule
 from dom0_agent.store.database import Database
 from dom0_agent.store.images import ImageTable
@@ -55,7 +54,6 @@ from dom0_agent.store.journal import Journal
 from dom0_agent.store.nodes import SqliteNodeStore
 from dom0_agent.store.nonces import NonceTable
 from dom0_agent.store.outbox import Outbox
-from dom0_agent.store.vms import VmTable
 from dom0_agent.traces import Recorder
 from dom0_agent.transport.notification_listener import NotificationListener
 from dom0_agent.vm.engine import open_engine
@@ -68,10 +66,6 @@ MAX_WAITING = 64  #: things in the queue past which notifications are turned awa
 MAX_NOTIFICATIONS = 60  #: sessions that a server may ask for in a minute
 JITTER = 0.5  #: of a pause is left to chance: a fleet does not come back all at once
 LONGEST_SLEEP = 3600.0  #: seconds; the loop looks around at least this often
-
-
-class AlreadyRunning(Exception):  # noqa: N818 - it says what is the matter
-    """Another agent has this state directory."""
 
 
 @dataclass(slots=True)
@@ -96,7 +90,7 @@ class _Stop:
 
 
 class _TreeTasks:
-    """Put into the queue when guests' management has something to do in the tree."""
+    """Put into the queue when there is something to do in the tree."""
 
 
 #: what waits for the loop while a session runs; events do not
@@ -111,22 +105,36 @@ class Agent:
         self.config = config
         self._console = console
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = _lock(config.state_dir / "lock")
+        self._lock = lockfile.hold(config.state_dir / "lock")
         self._queue: queue.SimpleQueue[VmEvent | ImageEvent | GuestEvent | _TreeTasks | _Request] = queue.SimpleQueue()
         self._database = Database(config.state_dir / "agent.sqlite")
         self.outbox = Outbox(self._database)
         self.hypervisor = open_hypervisor(config.hypervisor, config.state_dir)
         self.images = LocalImageService(config.images, ImageTable(self._database))
-        self.vms = open_engine(self._database, self.hypervisor, self.images, config.vm, config.state_dir)
+        sharing = open_sharing(self._database, self.hypervisor, config.vm, config.resources, config.state_dir)
+        self.vms = open_engine(
+            self._database, self.hypervisor, self.images, config.vm, config.state_dir, sharing=sharing
+        )
         self.guests = GuestHub(self.hypervisor, config.guest, lambda: {record.vmid for record in self.vms.list()})
         self.tree = ManagementTree(SqliteNodeStore(self._database), lambda: datetime.now(UTC))
         self._reporter = Reporter(self.outbox, lambda: [account.server_id for account in self.accounts()])
         nonces = NonceTable(self._database)
-        resources = DeviceResources(self.hypervisor, VmTable(self._database), config)
+        self.resources = ResourceManagement(
+            config,
+            self._database,
+            self.hypervisor,
+            self.vms,
+            sharing,
+            tree=self.tree,
+            report=self._reporter.applied,
+            wake=self._wake,
+        )
         parts = Parts(self.tree, self.vms, self.images, self.guests, self.hypervisor)
         journal = Journal(self._database)
-        self._management = GuestManagement(config, parts, self.outbox, journal, lambda: self._queue.put(_TreeTasks()))
-        mount_objects(self.tree, config, self.vms, self.images, resources, interact=self._management.interact)
+        self._management = GuestManagement(config, parts, self.outbox, journal, self._wake)
+        mount_objects(
+            self.tree, config, self.vms, self.images, self.resources.service, interact=self._management.interact
+        )
         provision(config.dm.accounts, self.tree, nonces, self.outbox, config.state_dir / "accounts.json")
         grant(self.tree, [account.server_id for account in read_accounts(self.tree)])
         self._tls = {account.server_id: account.tls for account in config.dm.accounts}
@@ -151,6 +159,7 @@ class Agent:
         self.images.subscribe(self._image_event)
         self.vms.subscribe(self._vm_event)
         self.images.start()
+        self.resources.start()
         self.vms.start()
         self._management.start()
         settle.settle_all(self.tree, self.vms, self.images, self._management.images())
@@ -162,6 +171,7 @@ class Agent:
         self.guests.close()
         self._management.stop()
         self.images.close()
+        self.resources.stop()
         self.vms.stop()
         self.hypervisor.close()
         self._database.close()
@@ -291,6 +301,10 @@ class Agent:
         self._reporter.operation(event)
         self._queue.put(event)
 
+    def _wake(self) -> None:
+        """In any thread: there is something to do in the tree."""
+        self._queue.put(_TreeTasks())
+
     def _settle_events(self) -> None:
         """Let the tree follow all events so far; session wishes and the end of the loop wait."""
         later: list[_Request] = []
@@ -304,6 +318,7 @@ class Agent:
             else:
                 self._settle(item)
         self._management.settle()
+        self.resources.settle()
         for item in later:
             self._queue.put(item)
 
@@ -366,7 +381,7 @@ def run(config: AgentConfig) -> int:
     set_up(config.log)
     try:
         agent = Agent(config, console_at(config.dm.console))
-    except AlreadyRunning as error:
+    except lockfile.AlreadyRunning as error:
         log.error("event=not_started reason=%r", str(error))
         return 1
 
@@ -388,18 +403,3 @@ def run(config: AgentConfig) -> int:
         agent.close()
         log.info("event=stopped")
     return 0
-
-
-def _lock(file: Path) -> IO[str]:
-    handle = file.open("a+", encoding="ascii")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.seek(0)
-        pid = handle.read().strip() or "unknown"
-        handle.close()
-        raise AlreadyRunning(f"another agent (process {pid}) uses {file.parent}") from None
-    handle.truncate(0)
-    handle.write(str(os.getpid()))
-    handle.flush()
-    return handle

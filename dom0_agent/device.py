@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from dom0_agent.config import AgentConfig
-from dom0_agent.hypervisor.interface import Hypervisor, HypervisorError
+from dom0_agent.hypervisor.interface import HypervisorError
 from dom0_agent.images.model import ImageService
+from dom0_agent.mo.apply_changes import ApplyChangesNode
 from dom0_agent.mo.devdetail import DeviceDetail, devdetail
 from dom0_agent.mo.devinfo import DeviceIdentity, devinfo
 from dom0_agent.mo.dmacc import DMAcc
@@ -20,31 +20,18 @@ from dom0_agent.omadm.node import Command
 from dom0_agent.omadm.status import DMError, Status
 from dom0_agent.omadm.tree import ManagementTree
 from dom0_agent.omadm.uri import format_path
-from dom0_agent.store.vms import VmTable
+from dom0_agent.resources.picture import Device
+from dom0_agent.resources.service import ResourceService
 from dom0_agent.vm.model import VmService
 
-BLOCK = 512  #: what st_blocks counts in, whatever the file system's block size is
 
-
-class DeviceResources:
-    """What VMs can have of this device (R-064 to R-066): called, it gives RAM and Storage in bytes."""
-
-    def __init__(self, hypervisor: Hypervisor, vms: VmTable, config: AgentConfig) -> None:
-        self._hypervisor = hypervisor
-        self._vms = vms
-        self._config = config
-
-    def __call__(self) -> tuple[int, int]:
-        """Both as they are now: what is free, and what VMs have already."""
-        try:
-            given = sum(domain.memory for domain in self._hypervisor.domains())
-            ram = self._hypervisor.host().free_memory + given
-        except HypervisorError as error:
-            raise DMError(Status.COMMAND_FAILED, f"the hypervisor does not answer: {error}") from error
-        disks = [Path(disk.path) for vm in self._vms.list() for disk in vm.disks]
-        held = sum(path.stat().st_blocks * BLOCK for path in disks if path.exists())
-        free = shutil.disk_usage(self._config.state_dir).free
-        return ram, max(0, free + held - self._config.vm.storage_reserve)
+def device_resources(device: Callable[[], Device]) -> tuple[int, int]:
+    """RAM and Storage in bytes that VMs can have of this device (R-064 to R-066)."""
+    try:
+        found = device()
+    except HypervisorError as error:
+        raise DMError(Status.COMMAND_FAILED, f"the hypervisor does not answer: {error}") from error
+    return found.ram, found.storage
 
 
 def mount_objects(
@@ -52,7 +39,7 @@ def mount_objects(
     config: AgentConfig,
     vms: VmService,
     images: ImageService,
-    resources: DeviceResources,
+    resources: ResourceService,
     *,
     interact: Interact,
 ) -> None:
@@ -70,7 +57,9 @@ def mount_objects(
     tree.mount(devdetail(detail, tree.limits))
     tree.mount(DMAcc(lambda: None))  # sessions read accounts when they begin: nobody has to be told
     tree.mount(Inbox())
-    tree.mount(VirMO(vms, tree.stored_value, resources, answer_limit, interact))
+    apply = ApplyChangesNode(tree, resources.apply, answer_limit)
+    capacity = partial(device_resources, resources.device)
+    tree.mount(VirMO(vms, tree.stored_value, capacity, answer_limit, interact, apply_changes=apply.execute))
     tree.mount(VMImgMO(images, tree.stored_value, answer_limit))
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from dom0_agent.config import AgentConfig
 from dom0_agent.console import console_of_process
 from dom0_agent.control_client import ControlError, call
-from dom0_agent.daemon import SESSION_WAIT, Agent, AlreadyRunning
+from dom0_agent.daemon import SESSION_WAIT, Agent
 from dom0_agent.dm_session import Trace
+from dom0_agent.lockfile import AlreadyRunning
 from dom0_agent.logs import set_up
 from dom0_agent.traces import play, terminal_trace
 

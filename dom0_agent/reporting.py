@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from dom0_agent.images.model import ImageEvent
 from dom0_agent.operation import OperationResult, Origin
+from dom0_agent.resources.apply import Applied
 from dom0_agent.store.outbox import Outbox
 from dom0_agent.vm.model import VmEvent
 
@@ -48,6 +49,11 @@ class Reporter:
     def operation(self, event: VmEvent) -> None:
         """The end of a VM's operation that nobody waited for."""
         if event.result is not None and event.origin is not None:
+            self._operation_complete(event.origin, event.result)
+
+    def applied(self, event: Applied) -> None:
+        """The end of an ApplyChanges that nobody waited for."""
+        if event.origin is not None:
             self._operation_complete(event.origin, event.result)
 
     def state_changed(self, event: VmEvent, node: str) -> None:

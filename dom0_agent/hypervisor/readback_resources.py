@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 #: Bytes by which a domain's memory may differ from its target: toolstacks keep a page here and a MiB there.
 TOLERANCE = 2 * MIB
-#: Seconds in which a balloon has to move at all; a guest without a balloon driver never does.
-STALL = 15.0
+#: Times ``settle`` in which a balloon has to move at all; a guest without a balloon driver never does.
+STALL = 3
 _POLL = 0.2
 
 
@@ -119,7 +119,7 @@ class ReadBackResources:
                 progress(domain.memory, size)
             if abs(domain.memory - size) <= TOLERANCE:
                 return
-            if now >= end or now - moved >= STALL:
+            if now >= end or now - moved >= STALL * self._settle:
                 where = f"it stays at {domain.memory // MIB} MiB and does not reach {size // MIB} MiB"
                 if beyond:
                     raise BeyondMaximum(

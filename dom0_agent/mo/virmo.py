@@ -39,7 +39,7 @@ class VirMO:
 
     ``answer_limit`` is how many seconds an Exec may hold the DM session before it is answered 202.
     ``device_resources`` gives (RAM, Storage) in bytes that VMs can have (R-064 to R-066).
-    ``interact`` asks a VM's user.
+    ``interact`` asks a VM's user; ``apply_changes`` executes that node, on a device that shares resources out.
     """
 
     moid = MOID
@@ -52,12 +52,15 @@ class VirMO:
         device_resources: Callable[[], tuple[int, int]],
         answer_limit: float,
         interact: Interact | None = None,
+        *,
+        apply_changes: Callable[[ExecRequest], ExecOutcome] | None = None,
     ) -> None:
         self._vms = vms
         self._stored = stored
         self._device_resources = device_resources
         self._answer_limit = answer_limit
         self._interact = interact
+        self._apply_changes = apply_changes
         self._entries: Entries[UUID] = Entries(vms.add, vms.forget)
 
     @property
@@ -108,7 +111,9 @@ class VirMO:
     def execute(self, request: ExecRequest) -> ExecOutcome:
         """Run a primitive; waits up to the answer limit, then 202 (R-121, A-27)."""
         if request.path == (*MOUNT, OPERATIONS, "ApplyChanges"):
-            raise DMError(Status.NOT_SUPPORTED, "ApplyChanges is not available on this device")
+            if self._apply_changes is None:  # A-11
+                raise DMError(Status.NOT_SUPPORTED, "ApplyChanges is not available on this device")
+            return self._apply_changes(request)
         name, operation = request.path[1], request.path[-1]
         vmid = self._vmid(name)
         if vmid is None:

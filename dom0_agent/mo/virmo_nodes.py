@@ -102,13 +102,19 @@ _VM_CHILDREN = (
         types=(),
         description="What the VM has of the device.",
         children=(
-            _client_leaf("CurrentConfig", Format.CHR, "RAM=<bytes>&Storage=<bytes>&CPU=<%>&Network=<%> (R-049)."),
+            _client_leaf(
+                "CurrentConfig",
+                Format.CHR,
+                "RAM=<bytes>&Storage=<bytes>&CPU=<%>&Network=<%> (R-049), and vendor parameters (R-052): VCPUs=<vCPUs "
+                "online>, CPUCap=<% of one physical CPU>, NetworkBps=<bits a second each way>.",
+            ),
             NodeDef(
                 "NewConfig",
                 Format.CHR,
                 frozenset({Command.GET, Command.ADD, Command.REPLACE, Command.DELETE}),
                 "ZeroOrOne",
-                description="What ApplyChanges is to make of CurrentConfig, in the same format (R-053, R-054).",
+                description="What ApplyChanges is to make of CurrentConfig, in the same format with the same vendor "
+                "parameters (R-053, R-054).",
             ),
         ),
     ),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID
 
-from dom0_agent.hypervisor.interface import DomainConfig, Hypervisor, HypervisorError
+from dom0_agent.hypervisor.interface import DomainConfig, Hypervisor, HypervisorError, NoSuchDomain
 from dom0_agent.hypervisor.resources import DOM0, Progress, Scheduling
 from dom0_agent.resources.bandwidth import rate_for
 from dom0_agent.resources.config import ResourcesConfig
@@ -74,6 +74,13 @@ class Enforcer:
         elif live:
             deadline = self._config.memory.deadline
             self._hypervisor.resources.set_memory(vm.vmid, allocation.ram, deadline, progress)
+
+    def undo(self, resource: Resource, vm: Vm, allocation: Allocation, *, live: bool) -> None:
+        """Make it what it was. A domain that is gone needs nothing: its VM's next start gives it what it is to have."""
+        try:
+            self.apply(resource, vm, allocation, live=live, progress=ignore_progress)
+        except NoSuchDomain:
+            self.apply(resource, vm, allocation, live=False, progress=ignore_progress)
 
     def rate(self, allocation: Allocation) -> Rate | None:
         """What an allocation means in bits a second. :class:`OperationRefused` when that cannot be known."""

@@ -77,8 +77,12 @@ class Journal:
         vmid: UUID | None = None,
         origin: Origin | None = None,
         params: Mapping[str, object] | None = None,
+        details: Sequence[Mapping[str, object]] | None = None,
     ) -> str:
-        """Write down a new operation with the names of all its steps; returns its operation id."""
+        """Write down a new operation with the names of all its steps; returns its operation id.
+
+        ``details``: what each step's undo needs to know, where that is known before it begins.
+        """
         operation_id = uuid.uuid4().hex
         with self._database.transaction() as connection:
             connection.execute(
@@ -93,8 +97,11 @@ class Journal:
                 ),
             )
             connection.executemany(
-                "INSERT INTO operation_step VALUES (?, ?, ?, ?, '{}')",
-                [(operation_id, i, name, StepState.PLANNED.value) for i, name in enumerate(steps)],
+                "INSERT INTO operation_step VALUES (?, ?, ?, ?, ?)",
+                [
+                    (operation_id, i, name, StepState.PLANNED.value, json.dumps(dict(detail)))
+                    for i, (name, detail) in enumerate(zip(steps, details or [{}] * len(steps), strict=True))
+                ],
             )
         return operation_id
 

@@ -22,6 +22,9 @@ from dom0_agent.hypervisor.sim.ledger import HostSettings
 from dom0_agent.hypervisor.sim.toolstack import open_sim
 from dom0_agent.images.model import ImageDisk, ImageEvent, ImageRecord, ImageState, VerifiedImage
 from dom0_agent.operation import OperationHandle, OperationRefused, OperationResult, Origin
+from dom0_agent.resources.apply import Applied, ApplyChanges
+from dom0_agent.resources.config import ResourcesConfig
+from dom0_agent.resources.sharing import open_sharing
 from dom0_agent.store.database import Database
 from dom0_agent.store.journal import Journal
 from dom0_agent.vm.config import VmConfig
@@ -286,7 +289,10 @@ class Rig:
         self.database = database
         self.state_dir = state_dir
         self.images = FakeImages({backend.image.img_id: backend.image})
-        self.engine: VmEngine = open_engine(database, hypervisor, self.images, config, state_dir)
+        self.sharing = open_sharing(database, hypervisor, config, ResourcesConfig(), state_dir)
+        self.engine: VmEngine = open_engine(database, hypervisor, self.images, config, state_dir, sharing=self.sharing)
+        self.applied: list[Applied] = []
+        self.apply = ApplyChanges(database, self.engine.holds, self.sharing, self.applied.append)
         self.events: list[VmEvent] = []
         self.engine.subscribe(self.events.append)
         self._stopped = False
