@@ -56,7 +56,12 @@ def build_bundle(arch: Arch, guest_type: str | None, progress: Progress, cache: 
         raise ImageError(f"{arch.name} has no {guest_type} guests", todo=f"choose {' or '.join(arch.guest_types)}")
     base = build_guest_base(arch, cache, progress)
     own = (_FILES, Path(__file__), Path(__file__).with_name("manifest.py"), Path(__file__).with_name("bundle.py"))
-    inputs = {"base": base.entry.key, "type": guest_type, "own": hash_files([_SHIM, *own], REPOSITORY)}
+    inputs = {
+        "base": base.entry.key,
+        "type": guest_type,
+        "args": arch.guest_args,
+        "own": hash_files([_SHIM, *own], REPOSITORY),
+    }
 
     def build(folder: Path) -> None:
         with progress.step("guest: bundle"):
@@ -80,7 +85,7 @@ def _write(folder: Path, arch: Arch, guest_type: str, base: GuestBase) -> None:
         type=guest_type,
         vcpus=1,
         memory=MEMORY_BYTES,
-        cmdline=CMDLINE,
+        cmdline=" ".join((CMDLINE, arch.guest_args)).strip(),
         kernel=members["vmlinux"],
         ramdisk=members["initramfs"],
     )

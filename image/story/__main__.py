@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
         "power off, power on, suspend, resume, delete; at each step three truths are compared.",
     )
     parser.add_argument("--sim", action="store_true", help="on the simulated hypervisor: no Xen, no QEMU, seconds")
-    parser.add_argument("--arch", default="x86_64", help="architecture of the board (default: %(default)s)")
+    parser.add_argument(
+        "--arch", default="x86_64", choices=("x86_64", "arm64"), help="architecture of the board (default: %(default)s)"
+    )
     parser.add_argument("--scheduler", default="credit2", choices=("credit", "credit2"), help="Xen's CPU scheduler")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the table as JSON, too")
     return parser

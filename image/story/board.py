@@ -46,6 +46,9 @@ class Board(Protocol):
     def hypervisor(self) -> str:
         """Version and scheduler."""
 
+    def can_save(self) -> bool:
+        """Whether the hypervisor's own tool can save a domain to a file (not on Arm)."""
+
     def domain(self, vmid: UUID) -> Domain | None:
         """What the hypervisor says of a VM."""
 

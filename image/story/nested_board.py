@@ -61,6 +61,10 @@ class NestedBoard:
         """See ``Board``."""
         return f"Xen {self._info('xen_version')}, {self._info('xen_scheduler')}"
 
+    def can_save(self) -> bool:
+        """See ``Board``."""
+        return any(line.split()[:1] == ["save"] for line in self._dom0.run(["xl", "help"]).stdout.splitlines())
+
     def domain(self, vmid: UUID) -> Domain | None:
         """See ``Board``. One look, one shell: a command over ssh costs a second under emulation."""
         for _ in range(LOOKS):

@@ -36,9 +36,11 @@ class SimBoard:
 
     server_host = "127.0.0.1"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, can_save: bool = True) -> None:
+        """``can_save=False`` is a hypervisor like Xen on Arm: Suspend pauses."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._can_save = can_save
         self.state_dir = folder / "state"
         self._socket = folder / "control.sock"
         self._log = folder / "agent.log"
@@ -47,7 +49,9 @@ class SimBoard:
         self._agent: subprocess.Popen[bytes] | None = None
         # Guests that speak often: the story waits for their beats.
         (self.state_dir / "sim").mkdir(parents=True)
-        (self.state_dir / "sim" / "host.json").write_text(json.dumps({"beat_interval": BEAT_INTERVAL}))
+        (self.state_dir / "sim" / "host.json").write_text(
+            json.dumps({"beat_interval": BEAT_INTERVAL, "can_save": can_save})
+        )
         self.bundle = folder / "guest.tar"
         make_bundle(self.bundle)
 
@@ -99,6 +103,10 @@ class SimBoard:
     def hypervisor(self) -> str:
         """See ``Board``."""
         return f"simulator, {json.loads(self.simulator('info'))['scheduler']}"
+
+    def can_save(self) -> bool:
+        """See ``Board``."""
+        return self._can_save
 
     def domain(self, vmid: UUID) -> Domain | None:
         """See ``Board``."""

@@ -1,7 +1,7 @@
 """What the contract tests need of a backend, and the backends. Also used by the engine's unit tests.
 
-``VIRMO_BACKEND=xl`` runs them on the Xen of this dom0, with the guest of ``VIRMO_GUEST_DIR`` (files ``kernel``,
-``ramdisk``, and ``disk``, of which nothing is expected); otherwise they run on the simulator.
+``VIRMO_BACKEND=xl`` runs them on the Xen of this dom0, with the guest of ``VIRMO_GUEST_DIR`` (files ``vm.yaml``,
+``kernel``, ``ramdisk``, and ``disk``, of which nothing is expected); otherwise they run on the simulator.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dom0_agent.hypervisor.interface import DomainConfig, DomainType, Hypervisor
 from dom0_agent.hypervisor.sim.faults import FaultTable
 from dom0_agent.hypervisor.sim.ledger import HostSettings
 from dom0_agent.hypervisor.sim.toolstack import open_sim
+from dom0_agent.images.manifest import MANIFEST_NAME, parse_manifest
 from dom0_agent.images.model import ImageDisk, ImageEvent, ImageRecord, ImageState, VerifiedImage
 from dom0_agent.operation import OperationHandle, OperationRefused, OperationResult, Origin
 from dom0_agent.resources.apply import Applied, ApplyChanges
@@ -181,14 +182,15 @@ class XlBackend:
         self._open: Callable[[], Hypervisor] = lambda: open_xl(root / "run")
         self.hypervisor: Hypervisor = self._open()
         guest = Path(os.environ["VIRMO_GUEST_DIR"])
+        about = parse_manifest((guest / MANIFEST_NAME).read_bytes())
         self.image = VerifiedImage(
             img_id="img-1",
             name="sample",
-            arch="x86_64",
-            type=os.environ.get("VIRMO_GUEST_TYPE", "pv"),
-            vcpus=1,
-            memory=128 * MIB,
-            cmdline="console=hvc0 quiet sysrq_always_enabled=1",
+            arch=about.arch,
+            type=os.environ.get("VIRMO_GUEST_TYPE", about.type),
+            vcpus=about.vcpus,
+            memory=about.memory,
+            cmdline=f"{about.cmdline} sysrq_always_enabled=1",
             kernel=guest / "kernel",
             ramdisk=guest / "ramdisk",
             disks=(ImageDisk(guest / "disk", "xvda", "raw", 8 * MIB),),

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from dom0_agent.guest.facts import NO_FACTS
-from dom0_agent.hypervisor.interface import DomainConfig, DomainState, HypervisorError, NoSuchDomain, OutOfMemory
+from dom0_agent.hypervisor.interface import (
+    DomainConfig,
+    DomainState,
+    HypervisorError,
+    NoSuchDomain,
+    NotCapable,
+    OutOfMemory,
+)
 from tests.contract.support import MIB, Backend, domain_config, eventually
 
 
@@ -101,9 +108,16 @@ def test_the_reason_of_a_guests_end_is_told(
 def test_save_frees_the_memory_and_restore_continues_the_guest(
     backend: Backend, guest: DomainConfig, tmp_path: Path
 ) -> None:
-    """R-018, R-019: the execution state is saved, resources are released and reallocated."""
+    """R-018, R-019: the execution state is saved, resources are released and reallocated; or it says that it cannot."""
     hypervisor, config, path = backend.hypervisor, guest, tmp_path / "saved"
-    assert hypervisor.host().can_save
+    if not hypervisor.host().can_save:
+        with pytest.raises(NotCapable):
+            hypervisor.save(config.uuid, path)
+        domain = hypervisor.find(config.uuid)
+        assert domain is not None
+        assert domain.state is DomainState.RUNNING
+        assert not path.exists()
+        return
     before = hypervisor.guest_facts(config.uuid)
     free = hypervisor.host().free_memory
     hypervisor.save(config.uuid, path)

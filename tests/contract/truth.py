@@ -7,7 +7,7 @@ from uuid import UUID
 
 from dom0_agent.hypervisor.interface import DomainState, HypervisorError
 from dom0_agent.store.journal import Journal
-from dom0_agent.vm.model import VmState
+from dom0_agent.vm.model import SuspendKind, VmState
 from tests.contract.support import Rig, eventually
 
 #: Seconds in which leftovers of a failure must be cleared away.
@@ -30,30 +30,37 @@ def complaints(rig: Rig) -> list[str]:
     for vmid, record in records.items():
         domain = domains.get(vmid)
         expected = DomainState.RUNNING if record.state is VmState.RUNNING else None
+        paused = record.suspend_kind is SuspendKind.PAUSE
+        if paused:
+            expected = DomainState.PAUSED
         actual = None if domain is None else domain.state
         if actual is not expected:
             found.append(f"VM {vmid} is {record.state.name}, its domain {actual}")
-        found += _files(rig.state_dir / "vms" / str(vmid), record.state)
+        found += _files(rig.state_dir / "vms" / str(vmid), record.state, paused)
         if record.running_step is not None:
             found.append(f"VM {vmid} is still {record.running_step}")
     found += [f"{path} belongs to no VM" for path in _directories(rig.state_dir) if _uuid(path) not in records]
     found += [f"operation {entry.primitive} is open" for entry in Journal(rig.database).unfinished()]
-    running = {vmid for vmid, record in records.items() if record.state is VmState.RUNNING}
+    running = {
+        vmid
+        for vmid, record in records.items()
+        if record.state is VmState.RUNNING or record.suspend_kind is SuspendKind.PAUSE
+    }
     found += rig.backend.leaks(running)
     return found
 
 
-def _files(directory: Path, state: VmState) -> list[str]:
-    """A VM's files: none in NotCreated; a saved state in Suspended, and only there."""
+def _files(directory: Path, state: VmState, paused: bool) -> list[str]:
+    """A VM's files: none in NotCreated; a saved state in Suspended, and only there, unless it is only paused."""
     names = {path.name for path in directory.glob("*")}
     expected = {"kernel", "ramdisk", "saved"} & names
-    if state is not VmState.SUSPENDED:
+    if state is not VmState.SUSPENDED or paused:
         expected -= {"saved"}
     expected |= {name for name in names if name.startswith("xvd")}
     if state is VmState.NOT_CREATED:
         expected = set()
     missing = {"kernel"} - names if state is not VmState.NOT_CREATED else set()
-    if state is VmState.SUSPENDED:
+    if state is VmState.SUSPENDED and not paused:
         missing |= {"saved"} - names
     return [f"{directory}/{name} should not be there" for name in sorted(names - expected)] + [
         f"{directory}/{name} is missing" for name in sorted(missing)

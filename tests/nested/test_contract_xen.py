@@ -34,16 +34,20 @@ DEADLINE = 1300.0
 @pytest.fixture(scope="module", params=["credit2"])
 def dom0(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dom0]:
     """A dom0 with the tests and the guest in it; no agent runs."""
-    folder = tmp_path_factory.mktemp("contract")
-    lay_out(folder)
     with open_dom0("x86_64", scheduler=request.param) as opened:
-        opened.run(["sh", "-c", "systemctl stop virmo-agent 2>/dev/null; true"])
-        opened.put(folder, PLACE)
-        opened.run(["truncate", "-s", "8M", f"{PLACE}/guest/disk"])
+        prepare(opened, tmp_path_factory.mktemp("contract"))
         yield opened
 
 
-def lay_out(folder: Path) -> None:
+def prepare(dom0: Dom0, folder: Path) -> None:
+    """Put the tests and the guest into a dom0; `folder` is for what is on its way."""
+    lay_out(folder, dom0.image.arch.name)
+    dom0.run(["sh", "-c", "systemctl stop virmo-agent 2>/dev/null; true"])
+    dom0.put(folder, PLACE)
+    dom0.run(["truncate", "-s", "8M", f"{PLACE}/guest/disk"])
+
+
+def lay_out(folder: Path, arch: str) -> None:
     """Collect what goes into dom0."""
     ignore = shutil.ignore_patterns("__pycache__")
     for name in ("dom0_agent", "guest_shim", "tests/contract", "tests/requirements"):
@@ -62,7 +66,7 @@ def lay_out(folder: Path) -> None:
             shutil.copy(source, folder / "lib")
     guest = folder / "guest"
     guest.mkdir()
-    bundle = build_guest("x86_64")
+    bundle = build_guest(arch)
     subprocess.run(["tar", "--zstd", "-xf", str(bundle), "-C", str(guest)], check=True, timeout=300)
     (guest / "vmlinux").rename(guest / "kernel")
     (guest / "initramfs").rename(guest / "ramdisk")
@@ -78,8 +82,8 @@ def test_contract_on_real_xen(file: str, guest_type: str, dom0: Dom0) -> None:
     run_in(dom0, file, guest_type)
 
 
-def run_in(dom0: Dom0, file: str, guest_type: str) -> None:
-    """One file of the contract, in dom0, on guests of one type."""
+def run_in(dom0: Dom0, file: str, guest_type: str, *options: str) -> None:
+    """One file of the contract, in dom0, on guests of one type; `options` are pytest's."""
     environment = {
         "VIRMO_BACKEND": "xl",
         "VIRMO_GUEST_DIR": f"{PLACE}/guest",
@@ -88,7 +92,7 @@ def run_in(dom0: Dom0, file: str, guest_type: str) -> None:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     assignments = [f"{name}={value}" for name, value in environment.items()]
-    options = [
+    usual = [
         "-p",
         "pytest_timeout",
         "-p",
@@ -100,7 +104,7 @@ def run_in(dom0: Dom0, file: str, guest_type: str) -> None:
         "-W",
         PYXS_LEAVES_OPEN,
     ]
-    command = ["env", "-C", PLACE, *assignments, "python3", "-m", "pytest", *options, f"tests/contract/{file}"]
+    command = ["env", "-C", PLACE, *assignments, "python3", "-m", "pytest", *usual, *options, f"tests/contract/{file}"]
     result = dom0.run(command, timeout=DEADLINE, check=False)
     print(result.stdout)
     assert result.rc == 0, f"{file} on Xen:\n{result.stdout}\n{result.stderr}"
