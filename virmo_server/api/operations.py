@@ -6,11 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from virmo_server.api import schema, views
 from virmo_server.api.auth import add_token, revoke_token
 from virmo_server.api.endpoint import Call
+from virmo_server.api.placing import place_order
 from virmo_server.audit import audited
 from virmo_server.devices import knowledge
 from virmo_server.devices.registry import (
@@ -24,7 +24,6 @@ from virmo_server.devices.registry import (
 )
 from virmo_server.images.library import find_image
 from virmo_server.model import Device, DeviceLabel, Image, Order, OrderGroup, ReceivedAlert, Token
-from virmo_server.orders import service as orders_service
 from virmo_server.orders.service import Request, find_order
 from virmo_server.problem import Problem, conflict, not_found
 from virmo_server.version import VERSION
@@ -144,7 +143,9 @@ def create_order(call: Call) -> schema.OrderDetailView:
     """Order something of a device."""
     with call.services.database.write() as session:
         device = find_and_lock_device(session, call.path["device"])
-        order = place_order(call, session, device, call.body, Request(call.actor.name, _deadline(call.body)))
+        order = place_order(
+            call.services.orders, session, device, call.body, Request(call.actor.name, _deadline(call.body))
+        )
         session.flush()
         view = views.order_detail_view(session, order)
     call.services.notifier.wake(device.id)
@@ -211,7 +212,7 @@ def create_group(call: Call) -> schema.GroupView:
         for device in sorted(devices, key=lambda device: device.id):
             lock_device(session, device.id)
             try:
-                place_order(call, session, device, body.order, request)
+                place_order(call.services.orders, session, device, body.order, request)
                 ordered.append(device.id)
             except Problem as problem:
                 refused.append(f"{device.name}: {problem}")
@@ -283,36 +284,6 @@ def remove_token(call: Call) -> None:
     """Make a token void."""
     with call.services.database.write() as session:
         revoke_token(session, name=call.path["token"], now=call.services.clock())
-
-
-def place_order(call: Call, session: Session, device: Device, body: Any, request: Request) -> Order:
-    """Queue what ``body`` (one of the bodies of ``schema.OrderBody``) asks for."""
-    orders = call.services.orders
-    match body:
-        case schema.DeliverImageBody():
-            image = find_image(session, body.image_id)
-            return orders.deliver_image(
-                session, device, request, name=body.name, image=image, description=body.description
-            )
-        case schema.DeleteImageBody():
-            return orders.delete_image(session, device, request, name=body.name)
-        case schema.CreateVmBody():
-            return orders.create_vm(
-                session,
-                device,
-                request,
-                name=body.name,
-                image=body.image,
-                running=body.running,
-                description=body.description,
-            )
-        case schema.VmOperationBody():
-            return orders.vm_operation(session, device, request, kind=body.kind, name=body.name)
-        case schema.NodeBody():
-            command = orders_service.NodeCommand(body.kind, body.uri, body.value, body.format, body.type)
-            return orders.node_command(session, device, request, command)
-        case _:
-            return orders.refresh(session, device, request)
 
 
 def _deadline(body: Any) -> timedelta | None:

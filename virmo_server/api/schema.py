@@ -294,8 +294,51 @@ class NodeBody(Body):
     deadline_seconds: DeadlineSeconds | None = None
 
 
+class VmResources(Body):
+    """New resources of the VM ``name``; what is left out stays. Octets, octets, percent, percent."""
+
+    name: Name
+    ram: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    storage: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    cpu: Annotated[int, Field(ge=0, le=100)] | None = None
+    network: Annotated[int, Field(ge=0, le=100)] | None = None
+
+
+class ApplyResourcesBody(Body):
+    """Share the device's resources out anew: all of these VMs change, or none."""
+
+    kind: Literal["apply-resources"]
+    vms: Annotated[list[VmResources], Field(min_length=1, max_length=64)]
+    deadline_seconds: DeadlineSeconds | None = None
+
+
+class ListPeripheralsBody(Body):
+    """Ask which peripherals the VM ``name`` has."""
+
+    kind: Literal["list-peripherals"]
+    name: Name
+    deadline_seconds: DeadlineSeconds | None = None
+
+
+class PeripheralBody(Body):
+    """Enable or disable a peripheral of the VM ``name``."""
+
+    kind: Literal["enable-peripheral", "disable-peripheral"]
+    name: Name
+    peripheral: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    deadline_seconds: DeadlineSeconds | None = None
+
+
 OrderBody = Annotated[
-    DeliverImageBody | DeleteImageBody | CreateVmBody | VmOperationBody | RefreshBody | NodeBody,
+    DeliverImageBody
+    | DeleteImageBody
+    | CreateVmBody
+    | VmOperationBody
+    | RefreshBody
+    | NodeBody
+    | ApplyResourcesBody
+    | ListPeripheralsBody
+    | PeripheralBody,
     Field(discriminator="kind"),
 ]
 

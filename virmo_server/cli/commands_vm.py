@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from virmo_server.cli.arguments import Nouns, command, device_argument, noun, order_options
 from virmo_server.cli.client import segment
+from virmo_server.cli.commands_resources import register_peripherals
 from virmo_server.cli.context import EXIT_OK, Context
 from virmo_server.cli.output import ago
 
@@ -35,6 +36,7 @@ def register(nouns: Nouns) -> None:
         order_options(operation)
     listing = command(verbs, "list", _list, "list the VMs of a device as last read")
     device_argument(listing)
+    register_peripherals(verbs)
 
 
 def _create(context: Context) -> int:

@@ -13,6 +13,7 @@ from virmo_server.cli import (
     commands_node,
     commands_operator,
     commands_order,
+    commands_resources,
     commands_server,
     commands_vm,
 )
@@ -26,6 +27,7 @@ MODULES = (
     commands_device,
     commands_image,
     commands_vm,
+    commands_resources,
     commands_node,
     commands_order,
     commands_events,

@@ -81,12 +81,14 @@ class OrderEngine:
         chosen: list[Order] = []
         busy: set[str] = set()
         for order in _open_orders(session, device):
-            if order.target in busy:
+            targets = _targets(order)
+            if targets & busy:
+                busy |= targets
                 continue
             if order.session_serial is None and self._is_sendable(session, order, serial):
                 chosen.append(order)
             if not order.state.is_final:
-                busy.add(order.target)
+                busy |= targets
         # What broke a session goes alone, so that it can hurt nothing but itself.
         again = [order for order in chosen if order.losses]
         chosen = again[:1] or chosen[: self._settings.orders_per_message]
@@ -243,6 +245,11 @@ def _open_orders(session: Session, device: Device) -> list[Order]:
         query = select(Order).where(Order.device_id == device.id, Order.state.in_(OPEN_STATES)).order_by(Order.id)
         session.info[key] = list(session.scalars(query))
     return [order for order in session.info[key] if not order.state.is_final]
+
+
+def _targets(order: Order) -> set[str]:
+    """What the order has to itself while it is under way: its target, and all VMs that it is about."""
+    return {order.target, *(f"vm:{vm['node']}" for vm in order.params.get("vms", ()))}
 
 
 def _procedure(order: Order) -> Procedure:

@@ -6,7 +6,7 @@ Whether an operation fits the VM's present State is the device's to say; what th
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -22,13 +22,22 @@ from virmo_server.images.hosting import download_url
 from virmo_server.model import OPEN_STATES, DeliveredImage, Device, Image, Order, OrderEvent, OrderState, Vm
 from virmo_server.orders.lifecycle import By, finish
 from virmo_server.problem import conflict, not_found
-from virmo_server.procedures.catalogue import CREATE_VM, DELETE_IMAGE, DELIVER_IMAGE, PROCEDURES, REFRESH
+from virmo_server.procedures.catalogue import (
+    APPLY_RESOURCES,
+    CREATE_VM,
+    DELETE_IMAGE,
+    DELIVER_IMAGE,
+    PROCEDURES,
+    REFRESH,
+)
 from virmo_server.procedures.states import ImageState, image_state_words, parse_state
 
 T = TypeVar("T", Vm, DeliveredImage)
 
 #: Target of orders that concern the device as a whole.
 DEVICE_TARGET = "device"
+#: Target of orders that share the device's resources out.
+RESOURCES_TARGET = "resources"
 #: Target of raw commands: they are done in the order in which they were given.
 NODE_TARGET = "tree"
 #: Keeps node names below the segment length that small clients take (32), with the random part.
@@ -138,6 +147,25 @@ class OrderService:
         """One of the primitives of ``procedures.vm`` on an existing VM."""
         entry = _require_entry(session, Vm, device, name)
         params = {"name": entry.name, "node": entry.node}
+        return self._queue(session, device, request, kind=kind, target=f"vm:{entry.node}", params=params)
+
+    def apply_resources(
+        self, session: Session, device: Device, request: Request, configs: Mapping[str, Mapping[str, int]]
+    ) -> Order:
+        """New resources for several VMs at once: name of the VM → key of the configuration → number."""
+        vms = []
+        for name, config in configs.items():
+            entry = _require_entry(session, Vm, device, name)
+            vms.append({"name": entry.name, "node": entry.node, "config": dict(config)})
+        params = {"name": ", ".join(configs), "vms": vms}
+        return self._queue(session, device, request, kind=APPLY_RESOURCES, target=RESOURCES_TARGET, params=params)
+
+    def peripheral(
+        self, session: Session, device: Device, request: Request, *, kind: str, name: str, peripheral: str | None = None
+    ) -> Order:
+        """List a VM's peripherals, or enable or disable one."""
+        entry = _require_entry(session, Vm, device, name)
+        params = {"name": entry.name, "node": entry.node, "peripheral": peripheral}
         return self._queue(session, device, request, kind=kind, target=f"vm:{entry.node}", params=params)
 
     def node_command(self, session: Session, device: Device, request: Request, command: NodeCommand) -> Order:

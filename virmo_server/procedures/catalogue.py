@@ -7,19 +7,29 @@ from collections.abc import Mapping
 from virmo_server.procedures.core import Procedure
 from virmo_server.procedures.image import delete_procedure, deliver_procedure
 from virmo_server.procedures.node import NODE_COMMANDS, node_procedure
+from virmo_server.procedures.peripheral import list_procedure, switch_procedure
 from virmo_server.procedures.refresh import refresh_procedure
+from virmo_server.procedures.resources import apply_procedure
 from virmo_server.procedures.vm import PRIMITIVES, create_procedure, primitive_procedure
 
 DELIVER_IMAGE = "deliver-image"
 DELETE_IMAGE = "delete-image"
 CREATE_VM = "create-vm"
 REFRESH = "refresh"
+APPLY_RESOURCES = "apply-resources"
+LIST_PERIPHERALS = "list-peripherals"
+ENABLE_PERIPHERAL = "enable-peripheral"
+DISABLE_PERIPHERAL = "disable-peripheral"
 
 PROCEDURES: Mapping[str, Procedure] = {
     DELIVER_IMAGE: deliver_procedure(),
     DELETE_IMAGE: delete_procedure(),
     CREATE_VM: create_procedure(),
     REFRESH: refresh_procedure(),
+    APPLY_RESOURCES: apply_procedure(),
+    LIST_PERIPHERALS: list_procedure(),
+    ENABLE_PERIPHERAL: switch_procedure(enable=True),
+    DISABLE_PERIPHERAL: switch_procedure(enable=False),
     **{kind: node_procedure(verb) for kind, verb in NODE_COMMANDS.items()},
     **{kind: primitive_procedure(primitive) for kind, primitive in PRIMITIVES.items()},
 }

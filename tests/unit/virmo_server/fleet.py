@@ -62,6 +62,15 @@ class Fleet:
             orders = self.services.orders
             return orders.vm_operation(session, self.device(session), request, kind=kind, name=name).id
 
+    def apply(self, **configs: dict[str, int]) -> int:
+        with self.services.database.write() as session:
+            return self.services.orders.apply_resources(session, self.device(session), REQUEST, configs).id
+
+    def peripheral(self, kind: str, peripheral: str | None = None, name: str = "www") -> int:
+        with self.services.database.write() as session:
+            device, orders = self.device(session), self.services.orders
+            return orders.peripheral(session, device, REQUEST, kind=kind, name=name, peripheral=peripheral).id
+
     def refresh(self) -> int:
         with self.services.database.write() as session:
             return self.services.orders.refresh(session, self.device(session), REQUEST).id

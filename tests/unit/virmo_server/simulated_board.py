@@ -51,6 +51,17 @@ class SimulatedBoard:
             "./VMImgMO": None,
         }
 
+    @property
+    def _special(self) -> dict[str, Callable[[str], Callable[[], int]]]:
+        return {
+            "Download": self._begin_download,
+            "Delete": lambda entry: lambda: self._delete(entry),
+            "Create": self._begin_create,
+            "ApplyChanges": lambda _entry: self._apply,
+            "Enable": lambda entry: lambda: self._switch(entry, "true"),
+            "Disable": lambda entry: lambda: self._switch(entry, "false"),
+        }
+
     def finish_operations(self) -> None:
         """Let all slow operations end; their alerts are pending then."""
         for finish in self.running:
@@ -123,6 +134,9 @@ class SimulatedBoard:
             leaves = {"VMID": f"vmid-{self._serial}", "State": "0", "CreateParams": "", "Description": ""}
             leaves["Resources/CurrentConfig"] = "RAM=0&Storage=0&CPU=0&Network=0"
             self.nodes |= {uri: None, f"{uri}/Resources": None, f"{uri}/Operations": None}
+            camera = f"{uri}/DMTree/DCMO/camera"
+            self.nodes |= {f"{uri}/DMTree": None, f"{uri}/DMTree/DCMO": None, camera: None}
+            self.nodes |= {f"{camera}/Operations": None, f"{camera}/Property": "Camera", f"{camera}/Enabled": "true"}
         elif parent == "./VMImgMO":
             leaves = {"ImgID": f"img-{self._serial}", "State": "0", "Name": "", "MediaType": "", "DownloadURI": ""}
             self.nodes |= {uri: None, f"{uri}/Operations": None}
@@ -189,18 +203,37 @@ class SimulatedBoard:
     def _check(self, entry: str, operation: str) -> Callable[[], int]:
         if self.running:
             raise DMError(Status.RETRY_LATER, entry)
-        if operation == "Download":
-            return self._begin_download(entry)
-        if operation == "Delete":
-            return lambda: self._delete(entry)
-        if operation == "Create":
-            if self.state(entry) != "0":
-                raise DMError(Status.NOT_ALLOWED, entry)
-            return lambda: self._create(entry)
+        if operation in self._special:
+            return self._special[operation](entry)
         before, after = VM_TRANSITIONS[operation]
         if self.state(entry) != before:
             raise DMError(Status.NOT_ALLOWED, entry)
         return lambda: self._go(entry, operation, after)
+
+    def _begin_create(self, entry: str) -> Callable[[], int]:
+        if self.state(entry) != "0":
+            raise DMError(Status.NOT_ALLOWED, entry)
+        return lambda: self._create(entry)
+
+    def _switch(self, entry: str, enabled: str) -> int:
+        if "Switch" in self.broken:
+            return self.broken["Switch"]
+        self.nodes[f"{entry}/Enabled"] = enabled
+        return 200
+
+    def _apply(self) -> int:
+        """All NewConfig or none (reading A-16); the sum of CPU is the check."""
+        if "ApplyChanges" in self.broken:
+            return self.broken["ApplyChanges"]
+        wanted = {uri: self.nodes.get(f"{uri}/Resources/NewConfig") for uri in self.vm_uris()}
+        current = {uri: self.nodes[f"{uri}/Resources/CurrentConfig"] or "" for uri in self.vm_uris()}
+        target = {uri: wanted[uri] or current[uri] for uri in current}
+        if sum(int(dict(pair.split("=") for pair in text.split("&"))["CPU"]) for text in target.values()) > 100:
+            return Status.INCOMPLETE
+        for uri, text in target.items():
+            self.nodes[f"{uri}/Resources/CurrentConfig"] = text
+            self.nodes.pop(f"{uri}/Resources/NewConfig", None)
+        return 200
 
     def _go(self, entry: str, operation: str, after: str) -> int:
         if operation in self.broken:
