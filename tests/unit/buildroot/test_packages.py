@@ -112,6 +112,7 @@ PROVIDERS = {
     "zstd": "BR2_PACKAGE_ZSTD",
     "losetup": "BR2_PACKAGE_UTIL_LINUX_LOSETUP",
     "cp": "BR2_PACKAGE_COREUTILS",
+    "qemu-img": "BR2_PACKAGE_QEMU_TOOLS",
 }
 
 
