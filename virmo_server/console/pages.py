@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from virmo_server.console import access, alerts, devices, library, messages, orders, tree
+from virmo_server.console import access, alerts, devices, library, messages, orders, resources, tree, vms
 from virmo_server.console.page import ConsolePage
 from virmo_server.model import Role
 
 _DEVICE = "/devices/{device}"
+_VM = f"{_DEVICE}/vms/{{vm}}"
 
 PAGES = (
     ConsolePage("GET", "/devices", Role.VIEWER, devices.devices_page),
     ConsolePage("POST", "/devices", Role.ADMIN, devices.add_device),
     ConsolePage("GET", _DEVICE, Role.VIEWER, devices.device_vms),
+    ConsolePage("GET", _VM, Role.VIEWER, vms.vm_page),
+    ConsolePage("POST", f"{_VM}/ask", Role.OPERATOR, vms.ask),
+    ConsolePage("POST", f"{_VM}/install", Role.OPERATOR, vms.install),
+    ConsolePage("POST", f"{_VM}/update", Role.OPERATOR, vms.update),
+    ConsolePage("GET", f"{_DEVICE}/resources", Role.VIEWER, resources.resources_page),
+    ConsolePage("POST", f"{_DEVICE}/resources", Role.OPERATOR, resources.apply),
     ConsolePage("GET", f"{_DEVICE}/images", Role.VIEWER, devices.device_images),
     ConsolePage("GET", f"{_DEVICE}/tree", Role.VIEWER, tree.tree_page),
     ConsolePage("GET", f"{_DEVICE}/messages", Role.VIEWER, messages.messages_page),

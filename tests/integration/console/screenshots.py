@@ -34,6 +34,8 @@ FLEET = (
 PAGES = {
     "devices": "devices",
     "device": f"devices/{DEVICE}",
+    "vm": f"devices/{DEVICE}/vms/gateway",
+    "resources": f"devices/{DEVICE}/resources",
     "device-images": f"devices/{DEVICE}/images",
     "tree": f"devices/{DEVICE}/tree?uri=./VirMO/{{node}}",
     "messages": f"devices/{DEVICE}/messages",
@@ -45,7 +47,7 @@ PAGES = {
     "access": "access",
     "audit": "audit",
 }
-ON_A_PHONE = ("devices", "device", "order", "images")
+ON_A_PHONE = ("devices", "device", "resources", "order")
 
 
 def main(folder: Path) -> None:
@@ -96,6 +98,12 @@ def fill(stage: Stage) -> list[WireBoard]:
         if operation:
             order(stage, {"kind": operation, "name": name})
     order(stage, {"kind": "suspend", "name": "wall"})  # refused: it is powered off
+    vms = [
+        {"name": "gateway", "cpu": 35, "network": 40},
+        {"name": "metrics", "cpu": 20, "network": 15},
+        {"name": "wall", "cpu": 25, "ram": 512 << 20, "storage": 2 << 30, "network": 30},
+    ]
+    order(stage, {"kind": "apply-resources", "vms": vms})
     order(stage, {"kind": "refresh"})
     (gateway,) = [vm for vm in client.get(f"/devices/{DEVICE}/vms") if vm["name"] == "gateway"]
     for name in ("ACL", "Format", "TStamp"):

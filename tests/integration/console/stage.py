@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from image.story.server import Server
 from image.story.sim_board import SimBoard
-from image.story.steps import DEV_ID, DEVICE, agent_yaml
+from image.story.steps import DEV_ID, DEVICE, IMAGE, agent_yaml
 from virmo_server.cli.client import Client
 from virmo_server.cli.settings import Settings
 
@@ -69,6 +69,19 @@ class Stage:
         """End all of it."""
         self.server.close()
         self.board.close()
+
+
+def prepare(stage: Stage, *names: str) -> None:
+    """The image is on the board, and these VMs run."""
+    client = stage.client()
+    bundle = stage.board.bundle
+    query = {"name": IMAGE, "file_name": "guest.tar", "media_type": "application/vnd.virmo.bundle+tar"}
+    image = client.upload(bundle, bundle.stat().st_size, query, lambda _sent: None)
+    client.post(f"/devices/{DEVICE}/orders", {"kind": "deliver-image", "name": IMAGE, "image_id": image["id"]})
+    for name in names:
+        client.post(f"/devices/{DEVICE}/orders", {"kind": "create-vm", "name": name, "image": IMAGE})
+    wait_for(lambda: client.get(f"/devices/{DEVICE}")["open_orders"] == 0)
+    client.close()
 
 
 def wait_for(holds: Callable[[], bool]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from image.story.steps import DEVICE
-from tests.integration.console.stage import DESKTOP, PASSWORD, PATIENCE, PHONE, Stage, log_in, visitor
+from tests.integration.console.stage import DESKTOP, PASSWORD, PATIENCE, PHONE, Stage, log_in, prepare, visitor
 
 expect.set_options(timeout=PATIENCE)
 
@@ -17,6 +17,8 @@ CHECKS = Path(__file__).with_name("checks.js").read_text(encoding="utf-8")
 PATHS = (
     "devices",
     f"devices/{DEVICE}",
+    f"devices/{DEVICE}/vms/www",
+    f"devices/{DEVICE}/resources",
     f"devices/{DEVICE}/images",
     f"devices/{DEVICE}/tree",
     f"devices/{DEVICE}/tree?uri=./VirMO/DeviceResources",
@@ -40,6 +42,8 @@ PATHS = (
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_every_page_is_for_everybody(stage: Stage, browser: Browser, scheme: str, viewport: dict[str, int]) -> None:
     faults: dict[str, Any] = {}
+    if not stage.server.virmo_json("vm", "list", DEVICE):
+        prepare(stage, "www", "db")
     with visitor(browser, color_scheme=scheme, viewport=viewport) as context:
         page = context.new_page()
         page.goto(f"{stage.url}/console/login")

@@ -9,7 +9,7 @@ from pathlib import Path
 from playwright.sync_api import Locator, Page, expect
 
 from image.story.steps import DEVICE, IMAGE, VM
-from tests.integration.console.stage import PATIENCE, Stage, log_in, wait_for
+from tests.integration.console.stage import PATIENCE, Stage, log_in, prepare, wait_for
 
 expect.set_options(timeout=PATIENCE)
 
@@ -209,3 +209,42 @@ def test_a_viewer_is_offered_no_action(stage: Stage, page: Page) -> None:
         assert set(buttons) <= {"Filter", "Go"}, (path, buttons)
         assert page.locator("main [hx-post]").count() == 0
     expect(page.get_by_role("link", name="Access")).to_have_count(0)
+
+
+def test_resources_are_shared_out_by_sliders(stage: Stage, page: Page) -> None:
+    """Two VMs change by one order; sums show at once; too much is refused by the device, and nothing changes."""
+    prepare(stage, "left", "right")
+    log_in(page, stage, "operator")
+    page.goto(f"{stage.url}/console/devices/{DEVICE}/resources")
+    page.get_by_label("CPU of left in %").fill("30")
+    expect(page.get_by_label("CPU of left, slider")).to_have_value("30")
+    page.get_by_label("CPU of right, slider").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    moved = int(page.get_by_label("CPU of right in %").input_value())
+    expect(page.locator('[data-sum="cpu"] output')).to_contain_text(f"{30 + moved} % of 100 %")
+    page.get_by_label("Memory of right in MiB").fill("48")
+    expect(page.get_by_text("3 changes for 2 VMs, not applied yet")).to_be_visible()
+    page.get_by_role("button", name="Apply changes").click()
+    expect(page.get_by_role("status").filter(has_text="new resources for left, right")).to_be_visible()
+    wait_for(lambda: stage.server.virmo_json("device", "show", DEVICE)["open_orders"] == 0)
+    assert shares(stage, "left")["CPU"] == 30
+    assert shares(stage, "right") == {**shares(stage, "right"), "CPU": moved, "RAM": 48 << 20}
+    page.get_by_label("CPU of left in %").fill("99")
+    expect(page.locator('[data-sum="cpu"] output')).to_contain_text("too much")
+    page.get_by_role("button", name="Apply changes").click()
+    page.get_by_role("status").get_by_role("link").last.click()
+    expect(page.get_by_role("main")).to_contain_text("failed")
+    assert shares(stage, "left")["CPU"] == 30
+    page.goto(f"{stage.url}/console/devices/{DEVICE}/resources")
+    page.get_by_label("CPU of left in %").fill("31")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_label("CPU of left in %")).to_have_value("30")
+    page.get_by_role("button", name="Apply changes").click()
+    expect(page.get_by_role("alert").filter(has_text="Nothing was moved")).to_be_visible()
+
+
+def shares(stage: Stage, name: str) -> dict[str, int]:
+    """What the server knows that a VM has."""
+    vm = next(vm for vm in stage.server.virmo_json("vm", "list", DEVICE) if vm["name"] == name)
+    return {key: int(value) for key, value in (pair.split("=") for pair in vm["current_config"].split("&"))}

@@ -44,20 +44,20 @@
 
   body.addEventListener("htmx:beforeRequest", (event) => {
     const element = event.detail.elt;
-    if (element.id === "live" && isBusy(element)) return event.preventDefault();
+    if (element.dataset.live && isBusy(element)) return event.preventDefault();
     if (event.detail.requestConfig.verb !== "get") posting += 1;
     const place = placeOf(element);
     if (place) place.textContent = "";
   });
   body.addEventListener("htmx:responseError", (event) => {
     const { elt, xhr } = event.detail;
-    if (elt.id === "live") return markStale(elt, xhr.responseText || `The server answered ${xhr.status}.`);
+    if (elt.dataset.live) return markStale(elt, xhr.responseText || `The server answered ${xhr.status}.`);
     showProblem(elt, xhr.responseText || `The server answered ${xhr.status}.`);
   });
   for (const name of ["htmx:sendError", "htmx:timeout"])
     body.addEventListener(name, (event) => {
       const words = "The server cannot be reached at the moment.";
-      if (event.detail.elt.id === "live") markStale(event.detail.elt, words);
+      if (event.detail.elt.dataset.live) markStale(event.detail.elt, words);
       else showProblem(event.detail.elt, words);
     });
   body.addEventListener("htmx:afterRequest", (event) => {
@@ -72,7 +72,7 @@
   function isBusy(element) {
     const active = document.activeElement;
     const isTyping = element.contains(active) && active.matches("input, textarea, select");
-    return $("#ask").open || isTyping || posting > 0 || document.hidden;
+    return $("#ask").open || isTyping || element.dataset.dirty || posting > 0 || document.hidden;
   }
 
   function markStale(element, words) {
@@ -87,7 +87,7 @@
   }
 
   body.addEventListener("htmx:beforeSwap", (event) => {
-    if (event.detail.elt.id === "live" && isBusy(event.detail.elt)) event.detail.shouldSwap = false;
+    if (event.detail.elt.dataset.live && isBusy(event.detail.elt)) event.detail.shouldSwap = false;
   });
 
   // Server-sent events say when to look again. While they do not come, look every few seconds. A hidden page listens to
@@ -163,19 +163,18 @@
   body.addEventListener("change", (event) => {
     const select = event.target;
     if (select.dataset.names) $(`#${select.dataset.names}`).value = select.selectedOptions[0].dataset.name;
-    if (select.id === "group-kind") showFields(select);
+    if (select.matches("#group-kind, #ask-kind")) showFields(select);
     if (select.id === "upload-file") suggest(select.files[0]);
   });
 
   function showFields(select) {
-    for (const field of select.form.querySelectorAll("[data-for]")) {
+    for (const field of select.form.querySelectorAll("div[data-for]")) {
       const fits = field.dataset.for.split(" ").includes(select.value);
       field.hidden = !fits;
-      for (const input of field.querySelectorAll("input, select")) input.disabled = !fits;
+      for (const input of field.querySelectorAll("input, select, textarea")) input.disabled = !fits;
     }
   }
-  const kind = $("#group-kind");
-  if (kind) showFields(kind);
+  for (const kind of document.querySelectorAll("#group-kind, #ask-kind")) showFields(kind);
 
   body.addEventListener("submit", (event) => {
     const form = event.target;
