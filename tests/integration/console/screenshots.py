@@ -23,6 +23,11 @@ from tests.unit.virmo_server.simulated_board import SimulatedBoard
 FOLDER = Path(__file__).resolve().parents[3] / "virmo_server" / "console" / "screenshots"
 WINDOW = {"width": 1120, "height": 700}
 IMAGES = ("edge-gateway", "telemetry", "display-wall")
+VMS = {
+    "gateway": {"cpu": 35, "network": 40},
+    "metrics": {"cpu": 20, "network": 15},
+    "wall": {"cpu": 25, "network": 30},
+}
 FLEET = (
     ("kiosk-berlin-02", ["kiosk", "berlin"]),
     ("kiosk-lyon-01", ["kiosk", "lyon"]),
@@ -89,21 +94,12 @@ def fill(stage: Stage) -> list[WireBoard]:
         query = {"name": name, "file_name": f"{name}.tar", "media_type": "application/vnd.virmo.bundle+tar"}
         image = client.upload(bundle, bundle.stat().st_size, query, lambda _sent: None)
         order(stage, {"kind": "deliver-image", "name": name, "image_id": image["id"]})
-    for name, image_name, operation in (
-        ("gateway", "edge-gateway", None),
-        ("metrics", "telemetry", "suspend"),
-        ("wall", "display-wall", "power-off"),
-    ):
+    for name, image_name in zip(VMS, IMAGES, strict=True):
         order(stage, {"kind": "create-vm", "name": name, "image": image_name, "description": f"{name} of hall 3"})
-        if operation:
-            order(stage, {"kind": operation, "name": name})
+    order(stage, {"kind": "apply-resources", "vms": [{"name": name, **share} for name, share in VMS.items()]})
+    order(stage, {"kind": "suspend", "name": "metrics"})
+    order(stage, {"kind": "power-off", "name": "wall"})
     order(stage, {"kind": "suspend", "name": "wall"})  # refused: it is powered off
-    vms = [
-        {"name": "gateway", "cpu": 35, "network": 40},
-        {"name": "metrics", "cpu": 20, "network": 15},
-        {"name": "wall", "cpu": 25, "ram": 512 << 20, "storage": 2 << 30, "network": 30},
-    ]
-    order(stage, {"kind": "apply-resources", "vms": vms})
     order(stage, {"kind": "refresh"})
     (gateway,) = [vm for vm in client.get(f"/devices/{DEVICE}/vms") if vm["name"] == "gateway"]
     for name in ("ACL", "Format", "TStamp"):
