@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from dom0_agent.config_schema import setting
 from dom0_agent.control_client import DEFAULT_SOCKET
+from dom0_agent.firmware.config import FirmwareConfig
 from dom0_agent.guest.config import GuestConfig
 from dom0_agent.hypervisor.config import HypervisorConfig
 from dom0_agent.images.config import ImagesConfig
@@ -155,6 +156,7 @@ class AgentConfig:
     lawmo: LawmoConfig = field(default_factory=LawmoConfig)
     scomo: ScomoConfig = field(default_factory=ScomoConfig)
     fumo: FumoConfig = field(default_factory=FumoConfig)
+    firmware: FirmwareConfig = field(default_factory=FirmwareConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     control: ControlConfig = field(default_factory=ControlConfig)

@@ -27,6 +27,7 @@ from dom0_agent.control_client import ControlError
 from dom0_agent.device import agent_version, device_info, grant, mount_objects
 from dom0_agent.dm_session import SeededNonces, SessionReport, SessionRunner, Trace
 from dom0_agent.doorkeeper import Asked, Doorkeeper, user_agrees
+from dom0_agent.firmware.wiring import open_firmware
 from dom0_agent.guest.control import guest_calls, report_expulsions
 from dom0_agent.guest.hub import GuestHub
 from dom0_agent.guest.interface import GuestEvent
@@ -58,6 +59,7 @@ from dom0_agent.traces import Recorder
 from dom0_agent.transport.notification_listener import NotificationListener
 from dom0_agent.vm.engine import open_engine
 from dom0_agent.vm.model import VmEvent
+from dom0_agent.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +107,7 @@ class Agent:
         self.config = config
         self._console = console
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._watchdog = Watchdog.of_service()
         self._lock = lockfile.hold(config.state_dir / "lock")
         self._queue: queue.SimpleQueue[VmEvent | ImageEvent | GuestEvent | _TreeTasks | _Request] = queue.SimpleQueue()
         self._database = Database(config.state_dir / "agent.sqlite")
@@ -129,14 +132,13 @@ class Agent:
             report=self._reporter.applied,
             wake=self._wake,
         )
-        parts = Parts(
-            self.tree, self.vms, self.images, self.guests, self.hypervisor, self.resources.service.peripherals
-        )
+        parts = Parts(self.tree, self.vms, self.images, self.guests, self.hypervisor)
         journal = Journal(self._database)
         self._management = GuestManagement(config, parts, self.outbox, journal, self._wake)
         mount_objects(
             self.tree, config, self.vms, self.images, self.resources.service, interact=self._management.interact
         )
+        self._firmware = open_firmware(config, self.tree, self.outbox, self._wake)
         provision(config.dm.accounts, self.tree, nonces, self.outbox, config.state_dir / "accounts.json")
         grant(self.tree, [account.server_id for account in read_accounts(self.tree)])
         self._tls = {account.server_id: account.tls for account in config.dm.accounts}
@@ -167,9 +169,12 @@ class Agent:
         settle.settle_all(self.tree, self.vms, self.images, self._management.images())
         self._name_nodes()
         self.guests.start()
+        self._firmware.start()
 
     def close(self) -> None:
         """Stop following, keep everything for the next start."""
+        self._watchdog.close()
+        self._firmware.close()
         self.guests.close()
         self._management.stop()
         self.images.close()
@@ -235,7 +240,8 @@ class Agent:
         now = time.monotonic()
         waits = [wait for schedule in self._schedules.values() if (wait := schedule.wait(now)) is not None]
         try:
-            item = self._queue.get(timeout=min([*waits, LONGEST_SLEEP]))
+            with self._watchdog.waiting():
+                item = self._queue.get(timeout=min([*waits, LONGEST_SLEEP]))
         except queue.Empty:
             item = None
         if isinstance(item, _Stop):

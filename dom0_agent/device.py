@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from dom0_agent.config import AgentConfig
+from dom0_agent.firmware.release import release_version
 from dom0_agent.hypervisor.interface import HypervisorError
 from dom0_agent.images.model import ImageService
 from dom0_agent.mo.apply_changes import ApplyChangesNode
 from dom0_agent.mo.devdetail import DeviceDetail, devdetail
 from dom0_agent.mo.devinfo import DeviceIdentity, devinfo
 from dom0_agent.mo.dmacc import DMAcc
+from dom0_agent.mo.fumo import MOUNT as FUMO_MOUNT
 from dom0_agent.mo.inbox import Inbox
 from dom0_agent.mo.virmo import Interact, VirMO
 from dom0_agent.mo.vmimgmo import VMImgMO
@@ -49,7 +51,7 @@ def mount_objects(
     detail = DeviceDetail(
         device.type,
         oem=device.oem,
-        firmware_version=device.firmware_version,
+        firmware_version=device.firmware_version or release_version(),
         software_version=agent_version(),
         hardware_version=device.hardware_version,
     )
@@ -66,8 +68,10 @@ def mount_objects(
 def grant(tree: ManagementTree, server_ids: Iterable[str]) -> None:
     """These servers manage VMs and images. An ACL that knows all of them already stays as a server may have made it."""
     servers = frozenset(server_ids)
-    for mount in (VirMO.mount, VMImgMO.mount):
+    for mount in (VirMO.mount, VMImgMO.mount, FUMO_MOUNT):
         node = tree.node(mount)
+        if mount == FUMO_MOUNT and node is None:
+            continue
         known = parse_acl(node.acl) if node is not None and node.acl else None
         if known is not None and all(any(known.grants(c, s) for c in Command) for s in servers):
             continue

@@ -6,6 +6,7 @@ Must run on Python 3.9 with the standard library alone.
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 from guest_shim.dispatch import ServedObject
@@ -53,7 +54,7 @@ class Facts:
             "SwV": system.get("PRETTY_NAME", "Linux"),
             "HwV": kernel.machine,
             "LrgObj": "true",
-            "Ext/Hostname": os.uname().nodename,
+            "Ext/Hostname": socket.gethostname(),
             "Ext/Memory": str(memory.get("MemTotal", 0)),
             "Ext/MemoryAvailable": str(memory.get("MemAvailable", memory.get("MemFree", 0))),
             "Ext/Uptime": self._line("proc/uptime").partition(".")[0],

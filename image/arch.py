@@ -74,6 +74,14 @@ class Arch:
     xen_console: str
     boot_loader: BootLoader
     devices: tuple[str, ...]
+    #: UEFI in QEMU, and GRUB on it: the way real boards start.
+    firmware: Path
+    firmware_package: str
+    efi_name: str
+    grub_target: str
+    grub_package: str
+    grub_modules: tuple[str, ...]
+    grub_xen: str
 
 
 ARCHES = {
@@ -108,6 +116,17 @@ ARCHES = {
             xen_console="console=com1",
             boot_loader=_multiboot,
             devices=("virtio-blk-pci", "virtio-net-pci", "virtio-rng-pci"),
+            firmware=Path("/usr/share/ovmf/OVMF.fd"),
+            firmware_package="ovmf",
+            efi_name="BOOTX64.EFI",
+            grub_target="x86_64-efi",
+            grub_package="grub-efi-amd64-bin",
+            grub_modules=("multiboot2", "efi_gop"),
+            grub_xen="""\
+multiboot2 $system/xen @CONSOLE@ dom0_mem=1024M,max:1024M $xen_args
+module2 $system/vmlinuz $arguments
+module2 $system/initrd.img
+boot""",
         ),
         Arch(
             name="arm64",
@@ -136,6 +155,17 @@ ARCHES = {
             xen_console="console=dtuart dtuart=/pl011@9000000",
             boot_loader=_guest_loader,
             devices=("virtio-blk-pci", "virtio-net-pci", "virtio-rng-pci"),
+            firmware=Path("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"),
+            firmware_package="qemu-efi-aarch64",
+            efi_name="BOOTAA64.EFI",
+            grub_target="arm64-efi",
+            grub_package="grub-efi-arm64-bin",
+            grub_modules=("xen_boot",),
+            grub_xen="""\
+xen_hypervisor $system/xen @CONSOLE@ dom0_mem=1024M,max:1024M $xen_args
+xen_module $system/vmlinuz $arguments
+xen_module $system/initrd.img
+boot""",
         ),
     )
 }

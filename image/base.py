@@ -42,6 +42,7 @@ PACKAGES = (
     "qemu-utils",
     "systemd",
     "systemd-resolved",
+    "systemd-timesyncd",
     "systemd-sysv",
     "udev",
     "xen-utils-4.17",
@@ -82,8 +83,26 @@ _BOOTSTRAP_TIMEOUT = 1200.0
 _MERGED_USR = "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"
 #: The modules that dom0's initial RAM disk loads to reach its root disk in QEMU.
 _ROOT_MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4")
+#: The same on a board: a squashfs and an ext4 on whatever disk it has.
+_BOARD_MODULES = (
+    *_ROOT_MODULES,
+    *("squashfs", "ahci", "sd_mod", "nvme", "mmc_block", "sdhci_pci", "sdhci_acpi", "usb_storage", "xhci_pci"),
+)
+#: RAM disk → its modules, its init.
+_RAMDISKS = (
+    ("initrd.img", _ROOT_MODULES, "dom0-initramfs/init"),
+    ("board-initrd.img", _BOARD_MODULES, "board-initramfs/init"),
+)
 _FILES = Path(__file__).parent / "files"
-_CODE = ("base.py", "modules.py", "initramfs.py", "packages.py", "sources.py", "files/dom0-initramfs")
+_CODE = (
+    "base.py",
+    "modules.py",
+    "initramfs.py",
+    "packages.py",
+    "sources.py",
+    "files/dom0-initramfs",
+    "files/board-initramfs",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +118,11 @@ class Base:
     @property
     def boot(self) -> BootFiles:
         return BootFiles(self.entry.path / "xen", self.entry.path / "vmlinuz", self.entry.path / "initrd.img")
+
+    @property
+    def board_ramdisk(self) -> Path:
+        """The initial RAM disk of a board, which starts from a slot."""
+        return self.entry.path / "board-initrd.img"
 
     @property
     def package_list(self) -> Path:
@@ -220,20 +244,21 @@ def _install_kernel(arch: Arch, archive: Archive, root: Path, kernel: Path, fold
     # QEMU must get the hypervisor uncompressed: given the .gz it says "linux kernel too old".
     unpacked = gzip.decompress if hypervisor.suffix == ".gz" else bytes
     (folder / "xen").write_bytes(unpacked(hypervisor.read_bytes()))
-    (folder / "initrd.img").write_bytes(_ramdisk(kernel, version))
+    for name, wanted, init in _RAMDISKS:
+        (folder / name).write_bytes(_ramdisk(kernel, version, wanted, _FILES / init))
 
 
-def _ramdisk(kernel: Path, version: str) -> bytes:
+def _ramdisk(kernel: Path, version: str, wanted: tuple[str, ...], init: Path) -> bytes:
     dependencies = read_dependencies(kernel, version)
     present = builtin(kernel, version)
-    loadable = [name for name in _ROOT_MODULES if name.replace("_", "-") not in present]
+    loadable = [name for name in wanted if name.replace("_", "-") not in present]
     modules = closure(named(loadable, dependencies), dependencies)
     disk = Ramdisk()
     for folder in ("dev", "proc", "sys", "root", "bin"):
         disk.folder(folder)
     disk.character_device("dev/console", 5, 1)
     disk.copy("bin/busybox", kernel / "bin/busybox")
-    disk.copy("init", _FILES / "dom0-initramfs/init")
+    disk.copy("init", init)
     for path in modules:
         disk.copy(f"modules/{Path(path).name}", kernel / "lib/modules" / version / path)
     disk.file("modules/list", "".join(f"{Path(path).name}\n" for path in modules).encode())

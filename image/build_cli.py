@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from image.arch import ARCHES, Arch, arch_named
+from image.board import ALL_STEPS as BOARD_STEPS
+from image.board import build_board
 from image.cache import Cache, default_root
 from image.dom0 import ALL_STEPS, build_dom0
 from image.errors import ImageError
@@ -45,7 +47,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
     )
     parser.add_argument(
-        "what", nargs="?", choices=_COMMANDS, default="dom0", help="dom0 (default), or guest: a VM image bundle"
+        "what",
+        nargs="?",
+        choices=_COMMANDS,
+        default="dom0",
+        help="dom0 (default); board: a dom0 with two system slots for a board's own disk; guest: a VM image bundle",
     )
     parser.add_argument("--arch", default="x86_64", metavar="|".join(ARCHES), help="architecture (default: x86_64)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="copy the result there")
@@ -56,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=SCHEDULERS,
         help="also boot it once with this scheduler of Xen's, so that the first image/boot and tests start in seconds",
     )
+    board = parser.add_argument_group("board")
+    board.add_argument("--version", default="", help="what the system says of itself (default: made of its content)")
     guest = parser.add_argument_group("guest")
     guest.add_argument("--type", choices=("pv", "pvh"), help="how Xen runs it (default: pv; on Arm pvh)")
     return parser
@@ -79,7 +87,21 @@ def _guest(options: argparse.Namespace, arch: Arch, cache: Cache) -> list[Path]:
     return _hand_out([bundle], options.output)
 
 
-_COMMANDS: dict[str, Callable[[argparse.Namespace, Arch, Cache], list[Path]]] = {"dom0": _dom0, "guest": _guest}
+def _board(options: argparse.Namespace, arch: Arch, cache: Cache) -> list[Path]:
+    progress = Progress(f"board {arch.name}")
+    progress.plan(BOARD_STEPS)
+    image = build_board(
+        arch, cache, progress, authorized_key=_read_key(options.authorized_key), version=options.version
+    )
+    progress.finish()
+    return _hand_out([image.disk, image.slot], options.output)
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace, Arch, Cache], list[Path]]] = {
+    "dom0": _dom0,
+    "board": _board,
+    "guest": _guest,
+}
 
 
 def _read_key(path: Path | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,10 @@ class Dom0Image:
     def disk(self) -> Path:
         return self.entry.path / "disk.qcow2"
 
+    def boot_args(self, xen_args: str, kernel_args: str) -> list[str]:
+        """QEMU loads hypervisor, kernel and RAM disk itself."""
+        return self.arch.boot_loader(self.boot, xen_args, kernel_args)
+
 
 def build_dom0(
     arch: Arch, cache: Cache, progress: Progress, *, with_agent: bool = True, authorized_key: str = ""
@@ -100,22 +105,23 @@ def build_dom0(
     return Dom0Image(arch, entry, base.boot, base.entry)
 
 
-def settle(root: Path, authorized_key: str) -> None:
-    """Lays this project's files over Debian's, and settles what a running system would settle at its first boot."""
-    for source in sorted(_FILES.rglob("*")):
-        target = root / source.relative_to(_FILES)
+def lay_over(files: Path, root: Path) -> None:
+    """Copies a folder of settings over a root file system; of modes only "executable" counts."""
+    for source in sorted(files.rglob("*")):
+        target = root / source.relative_to(files)
         if source.is_dir():
             target.mkdir(parents=True, exist_ok=True)
         else:
             target.unlink(missing_ok=True)
             shutil.copyfile(source, target)
             target.chmod(0o755 if os.access(source, os.X_OK) else 0o644)
+
+
+def settle(root: Path, authorized_key: str) -> None:
+    """Lays this project's files over Debian's, and settles what a running system would settle at its first boot."""
+    lay_over(_FILES, root)
     system = root / "etc/systemd/system"
-    for target_unit, unit in _ENABLED:
-        wants = system / f"{target_unit}.wants"
-        wants.mkdir(exist_ok=True)
-        home = "/etc" if (system / unit).exists() else "/lib"
-        (wants / unit).symlink_to(f"{home}/systemd/system/{unit}")
+    enable(root, _ENABLED)
     for unit in _MASKED:
         (system / unit).unlink(missing_ok=True)
         (system / unit).symlink_to("/dev/null")
@@ -135,6 +141,16 @@ def settle(root: Path, authorized_key: str) -> None:
     newest = (root / "usr").stat().st_mtime
     for stamp in ("etc/.updated", "var/.updated"):
         os.utime(root / stamp, (newest, newest))
+
+
+def enable(root: Path, units: Iterable[tuple[str, str]]) -> None:
+    """Lets targets want units, as "systemctl enable" does."""
+    system = root / "etc/systemd/system"
+    for target_unit, unit in units:
+        wants = system / f"{target_unit}.wants"
+        wants.mkdir(exist_ok=True)
+        home = "/etc" if (system / unit).exists() else "/lib"
+        (wants / unit).symlink_to(f"{home}/systemd/system/{unit}")
 
 
 def _write_disk(root: Path, raw: Path, target: Path) -> None:

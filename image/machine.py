@@ -7,10 +7,11 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from image.arch import Arch, BootFiles
+from image.arch import Arch
 from image.errors import ImageError
 from image.host import Argv, run_tool
 from image.qmp import Qmp
@@ -95,13 +96,13 @@ class Machine:
         arch: Arch,
         hardware: Hardware,
         *,
-        files: BootFiles,
+        boot: Sequence[str],
         disk: Path,
         log: Path,
         folder: Path,
         state: Path | None,
     ) -> None:
-        """Starts QEMU on `disk`; from the saved `state` if there is one. `folder` gets the control socket."""
+        """Starts QEMU on `disk` as `boot` says; from the saved `state` if there is one. `folder`: for sockets."""
         self.log = log
         self._stderr = folder / "qemu.err"
         control = folder / "qmp"
@@ -109,7 +110,7 @@ class Machine:
         argv = [
             # QEMU dies with the process that started it, even when that is killed.
             *("setpriv", "--pdeathsig", "KILL", arch.qemu, *board_args(arch, hardware)),
-            *arch.boot_loader(files, hardware.xen_args(arch), hardware.kernel_args(arch)),
+            *boot,
             # "unsafe" leaves out the host's own flushes: a killed QEMU loses nothing, only a crash of the host would.
             *("-drive", f"file={disk},if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap"),
             *("-chardev", f"file,id=serial,path={log},append=on", "-serial", "chardev:serial"),

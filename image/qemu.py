@@ -24,6 +24,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from image.agent import agent_tree
 from image.arch import Arch, arch_named
@@ -104,12 +105,26 @@ def _built(arch: Arch, cache: Cache, *, with_agent: bool) -> Dom0Image:
     return image
 
 
+class Bootable(Protocol):
+    """What a machine is made of: a disk that is not written to, and how QEMU starts from it."""
+
+    @property
+    def arch(self) -> Arch: ...
+    @property
+    def entry(self) -> Entry: ...
+    @property
+    def base(self) -> Entry: ...
+    @property
+    def disk(self) -> Path: ...
+    def boot_args(self, xen_args: str, kernel_args: str) -> list[str]: ...
+
+
 class Dom0:
     """One machine, from its disk overlay to its end. `boot` or `restore` starts it; `close` always ends it."""
 
     def __init__(
         self,
-        image: Dom0Image,
+        image: Bootable,
         hardware: Hardware,
         cache: Cache,
         *,
@@ -245,9 +260,10 @@ class Dom0:
         return self._ssh
 
     def _start(self, disk: Path, state: Path | None) -> Machine:
-        arch, files = self.image.arch, self.image.boot
+        arch = self.image.arch
+        boot = self.image.boot_args(self.hardware.xen_args(arch), self.hardware.kernel_args(arch))
         self._machine = Machine(
-            arch, self.hardware, files=files, disk=disk, log=self.serial_log, folder=self._sockets, state=state
+            arch, self.hardware, boot=boot, disk=disk, log=self.serial_log, folder=self._sockets, state=state
         )
         return self._machine
 

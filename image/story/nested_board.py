@@ -18,7 +18,7 @@ CA_FILE = "/etc/virmo-agent/server-ca.pem"
 STATE_DIR = "/var/lib/virmo-agent"
 SERVER_HOST = "10.0.2.2"  #: QEMU's name for the machine that it runs on
 SESSION_TIMEOUT = 300.0
-START_TIMEOUT = 60.0
+START_TIMEOUT = 180.0  #: an emulated Arm on a busy machine needs two minutes
 LOOKS = 5  #: at a domain that one tool shows and another does not, before that is an error
 XL_LIST_FIELDS = 6  #: name, id, memory, VCPUs, state, time
 #: a VM's own files; what is below `images` belongs to images

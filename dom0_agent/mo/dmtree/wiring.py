@@ -9,8 +9,6 @@ from dom0_agent.config import AgentConfig
 from dom0_agent.guest.interface import Guests
 from dom0_agent.images.download import Downloader
 from dom0_agent.images.model import ImageService
-from dom0_agent.mo.dcmo import Devices, dcmo
-from dom0_agent.mo.dcmo_nodes import DCMO
 from dom0_agent.mo.dmtree.facts_nodes import DEVDETAIL, DEVINFO
 from dom0_agent.mo.dmtree.forwarded import ForwardedObject, Surroundings
 from dom0_agent.mo.dmtree.fumo import Fumo, fumo
@@ -38,7 +36,6 @@ class Parts:
     images: ImageService
     guests: Guests
     domains: Domains
-    devices: Devices
 
 
 class GuestManagement:
@@ -65,7 +62,6 @@ class GuestManagement:
             around,
             {
                 LAWMO: lawmo(holder),
-                DCMO: dcmo(parts.devices),
                 SCOMO: scomo(self._packages),
                 FUMO: fumo(parts.images, self._packages, config.fumo.health_timeout),
                 DEVINFO: ForwardedObject,
