@@ -65,6 +65,11 @@ def _node(orders: OrderService, session: Session, device: Device, body: schema.N
     return orders.node_command(session, device, request, command)
 
 
+def _guest(orders: OrderService, session: Session, device: Device, body: Any, request: Request) -> Order:
+    given = body.model_dump(exclude={"kind", "name", "deadline_seconds"})
+    return orders.guest_operation(session, device, request, kind=body.kind, name=body.name, given=given)
+
+
 def _apply_resources(
     orders: OrderService, session: Session, device: Device, body: schema.ApplyResourcesBody, request: Request
 ) -> Order:
@@ -104,6 +109,12 @@ _PLACERS: Mapping[type, Placer] = {
     schema.RefreshBody: _refresh,
     schema.NodeBody: _node,
     schema.ApplyResourcesBody: _apply_resources,
+    schema.GuestBody: _guest,
+    schema.WipeBody: _guest,
+    schema.InstallBody: _guest,
+    schema.RemoveBody: _guest,
+    schema.UpdateBody: _guest,
+    schema.AskBody: _guest,
     schema.ListPeripheralsBody: _list_peripherals,
     schema.PeripheralBody: _switch_peripheral,
 }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from virmo_server.config import BaseUrl
 from virmo_server.model import OrderState, Role
@@ -329,6 +329,90 @@ class PeripheralBody(Body):
     deadline_seconds: DeadlineSeconds | None = None
 
 
+class GuestBody(Body):
+    """Something inside the running VM ``name`` that needs no more to be said."""
+
+    kind: Literal["guest-lock", "guest-partial-lock", "guest-unlock", "guest-reset", "guest-packages", "guest-info"]
+    name: Name
+    deadline_seconds: DeadlineSeconds | None = None
+
+
+class WipeBody(Body):
+    """Erase what the guest offers for it; no ``items``: all of it."""
+
+    kind: Literal["guest-wipe"]
+    name: Name
+    items: list[Text] = Field(default=[], max_length=64)
+    deadline_seconds: DeadlineSeconds | None = None
+
+
+class PackageBody(Body):
+    """Where a package is: at a ``url`` that the device can reach, or a file of the library."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[!-~]+$", max_length=2048)] | None = None
+    image_id: Annotated[str, Field(max_length=64)] | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.url is None) == (self.image_id is None):
+            raise ValueError("either url or image_id must be given")
+        return self
+
+
+class InstallBody(PackageBody):
+    """Install a package: from a ``url`` that the device can reach, or a file of the library."""
+
+    kind: Literal["guest-install"]
+    name: Name
+    pkg_id: Text
+    package_name: Text = ""
+    type: Text = ""
+    sha256: Annotated[str, Field(pattern=SHA256_PATTERN)] | None = None
+    install_params: Text = ""
+    inactive: bool = False
+    deadline_seconds: DeadlineSeconds | None = None
+
+
+class RemoveBody(Body):
+    """Remove a component, by its name or ID in the inventory."""
+
+    kind: Literal["guest-remove"]
+    name: Name
+    component: Text
+    deadline_seconds: DeadlineSeconds | None = None
+
+
+class UpdateBody(PackageBody):
+    """Replace the VM's system by that of a bundle, from a ``url`` or the library; its data stays."""
+
+    kind: Literal["guest-update"]
+    name: Name
+    deadline_seconds: DeadlineSeconds | None = None
+
+
+class AskBody(Body):
+    """Ask the VM's user (OMA-ER-VirMO 11.2.2). ``input`` is the option IT; the result is the order's message."""
+
+    kind: Literal["guest-ask"]
+    name: Name
+    ask: Literal["display", "confirm", "text", "choice", "choices"]
+    text: Annotated[str, Field(pattern=XML_TEXT_PATTERN, min_length=1, max_length=4000)]
+    choices: list[Text] = Field(default=[], max_length=100)
+    min_seconds: Annotated[int, Field(ge=1, le=3600)] | None = None
+    max_seconds: Annotated[int, Field(ge=1, le=3600)] | None = None
+    default: Annotated[str, Field(pattern=r"^[^&=]*$", max_length=255)] = ""
+    max_length: Annotated[int, Field(ge=1, le=4096)] | None = None
+    input: Literal["A", "N", "D", "T", "P", "I"] | None = None
+    masked: bool = False
+    deadline_seconds: DeadlineSeconds | None = None
+
+    @model_validator(mode="after")
+    def _choices_where_due(self) -> AskBody:
+        if (self.ask in ("choice", "choices")) != bool(self.choices):
+            raise ValueError("choices are for choice and choices, which need some")
+        return self
+
+
 OrderBody = Annotated[
     DeliverImageBody
     | DeleteImageBody
@@ -338,7 +422,13 @@ OrderBody = Annotated[
     | NodeBody
     | ApplyResourcesBody
     | ListPeripheralsBody
-    | PeripheralBody,
+    | PeripheralBody
+    | GuestBody
+    | WipeBody
+    | InstallBody
+    | RemoveBody
+    | UpdateBody
+    | AskBody,
     Field(discriminator="kind"),
 ]
 

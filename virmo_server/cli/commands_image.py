@@ -52,7 +52,7 @@ def _media_type(parser: argparse.ArgumentParser) -> None:
 
 def _deliver(context: Context) -> int:
     options = context.options
-    image_id = options.image_id or _uploaded(context, options.file, options.name)["id"]
+    image_id = options.image_id or uploaded(context, options.file, options.name)["id"]
     return context.place_order(
         options.device,
         {"kind": "deliver-image", "name": options.name, "image_id": image_id, "description": options.description},
@@ -61,7 +61,7 @@ def _deliver(context: Context) -> int:
 
 def _upload(context: Context) -> int:
     options = context.options
-    image = _uploaded(context, options.file, options.name or _safe_name(options.file.name))
+    image = uploaded(context, options.file, options.name or safe_name(options.file.name))
     if context.output.as_json:
         context.output.json(image)
     else:
@@ -69,9 +69,9 @@ def _upload(context: Context) -> int:
     return EXIT_OK
 
 
-def _uploaded(context: Context, path: Path, name: str) -> dict[str, Any]:
+def uploaded(context: Context, path: Path, name: str) -> dict[str, Any]:
     """The library's image with this file's content; uploaded unless it is there already."""
-    media_type = context.options.media_type or guess_media_type(path.name)
+    media_type = getattr(context.options, "media_type", None) or guess_media_type(path.name)
     try:
         length = path.stat().st_size
         digest = _sha256(path)
@@ -81,7 +81,7 @@ def _uploaded(context: Context, path: Path, name: str) -> dict[str, Any]:
     for image in context.client.get("/images", sha256=digest):
         if image["media_type"] == media_type:
             return image
-    query = {"name": name, "file_name": _safe_name(path.name), "media_type": media_type, "sha256": digest}
+    query = {"name": name, "file_name": safe_name(path.name), "media_type": media_type, "sha256": digest}
     with upload_progress(context.output, path.name, length) as progress:
         image = context.client.upload(path, length, query, progress)
     return image
@@ -147,7 +147,7 @@ def guess_media_type(file_name: str) -> str:
     return media_type or COMPRESSED_TYPES.get(Path(file_name).suffix, DEFAULT_MEDIA_TYPE)
 
 
-def _safe_name(name: str) -> str:
+def safe_name(name: str) -> str:
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:64].strip("-._")
     return safe or "image"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from virmo_server.cli import commands_guest
 from virmo_server.cli.arguments import Nouns, command, device_argument, noun, order_options
 from virmo_server.cli.client import segment
 from virmo_server.cli.commands_resources import register_peripherals
@@ -20,7 +21,7 @@ OPERATIONS = {
 
 def register(nouns: Nouns) -> None:
     """Add the commands to the parser."""
-    verbs = noun(nouns, "vm", "create, power, suspend, resume, delete and list VMs")
+    verbs = noun(nouns, "vm", "create, power, suspend, resume, delete and list VMs, and manage what runs in them")
     create = command(verbs, "create", _create, "create a VM from an image that was delivered to the device")
     device_argument(create)
     create.add_argument("name", metavar="NAME", help="what you call the VM: letters, digits, . _ -")
@@ -34,6 +35,7 @@ def register(nouns: Nouns) -> None:
         device_argument(operation)
         operation.add_argument("name", metavar="NAME", help="the VM")
         order_options(operation)
+    commands_guest.add_verbs(verbs)
     listing = command(verbs, "list", _list, "list the VMs of a device as last read")
     device_argument(listing)
     register_peripherals(verbs)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from dom0_agent.omadm.alerts import normal_alert_type
 from dom0_agent.omadm.status import Status
 from virmo_server.model import Device, Order, OrderState, ReceivedAlert
+from virmo_server.procedures.guest_codes import end_code
 from virmo_server.procedures.states import parse_state
 
 IMAGE_READY = "urn:oma:at:oma-virmo:imageready:1.0"
@@ -45,7 +46,7 @@ class DeviceAlert:
         untrusted_code = self.data.strip()
         if self.kind == OPERATION_COMPLETE and untrusted_code.isascii() and untrusted_code.isdigit():
             return int(untrusted_code[:4])
-        return None
+        return end_code(self.kind, self.data)
 
     def new_state(self) -> int | None:
         """The State that a VM has now, if that is what the alert says."""

@@ -19,6 +19,7 @@ from virmo_server.config import ServerConfig
 from virmo_server.credentials import new_serial
 from virmo_server.devices import knowledge
 from virmo_server.images.hosting import download_url
+from virmo_server.images.library import find_image
 from virmo_server.model import OPEN_STATES, DeliveredImage, Device, Image, Order, OrderEvent, OrderState, Vm
 from virmo_server.orders.lifecycle import By, finish
 from virmo_server.problem import conflict, not_found
@@ -166,6 +167,20 @@ class OrderService:
         """List a VM's peripherals, or enable or disable one."""
         entry = _require_entry(session, Vm, device, name)
         params = {"name": entry.name, "node": entry.node, "peripheral": peripheral}
+        return self._queue(session, device, request, kind=kind, target=f"vm:{entry.node}", params=params)
+
+    def guest_operation(
+        self, session: Session, device: Device, request: Request, *, kind: str, name: str, given: Mapping[str, Any]
+    ) -> Order:
+        """One of ``procedures.guest_actions`` inside an existing VM; ``given`` is what the action needs."""
+        entry = _require_entry(session, Vm, device, name)
+        params = {"name": entry.name, "node": entry.node, **given}
+        image_id = params.pop("image_id", None)
+        if image_id is not None:
+            image = find_image(session, image_id)
+            params["url"] = download_url(device.base_url or self._config.public_url, image)
+            params["sha256"] = image.sha256
+        params["entry"] = _new_node(str(params.get("package_name") or "package"))
         return self._queue(session, device, request, kind=kind, target=f"vm:{entry.node}", params=params)
 
     def node_command(self, session: Session, device: Device, request: Request, command: NodeCommand) -> Order:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from virmo_server.procedures.core import Procedure
+from virmo_server.procedures.guest import guest_procedure
+from virmo_server.procedures.guest_actions import ACTIONS
 from virmo_server.procedures.image import delete_procedure, deliver_procedure
 from virmo_server.procedures.node import NODE_COMMANDS, node_procedure
 from virmo_server.procedures.peripheral import list_procedure, switch_procedure
@@ -31,5 +33,6 @@ PROCEDURES: Mapping[str, Procedure] = {
     ENABLE_PERIPHERAL: switch_procedure(enable=True),
     DISABLE_PERIPHERAL: switch_procedure(enable=False),
     **{kind: node_procedure(verb) for kind, verb in NODE_COMMANDS.items()},
+    **{kind: guest_procedure(action) for kind, action in ACTIONS.items()},
     **{kind: primitive_procedure(primitive) for kind, primitive in PRIMITIVES.items()},
 }
