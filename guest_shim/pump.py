@@ -168,6 +168,7 @@ class Pump:
         now = self._clock()
         if now - self._heard > self._silence:
             raise LinkClosed(f"nothing was heard for {now - self._heard:.0f} s")
-        if self._keep_alive is not None and now - max(self._heard, self._asked) >= self._keep_alive:
+        # Whatever we hear: the other side ends a channel on which it hears nothing from us.
+        if self._keep_alive is not None and now - self._asked >= self._keep_alive:
             self._asked = now
             self.post("ping")

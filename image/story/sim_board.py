@@ -166,17 +166,17 @@ class SimBoard:
 _ARCHES = {"x86_64": "x86_64", "aarch64": "arm64"}
 
 
-def make_bundle(file: Path, *, damaged: bool = False) -> None:
+def make_bundle(file: Path, *, damaged: bool = False, cmdline: str = "") -> None:
     """A bundle whose kernel nobody boots: a simulated domain is a process that runs the real shim.
 
-    ``damaged``: its digest is not the manifest's.
+    ``damaged``: its digest is not the manifest's. ``cmdline`` can make the guest one that fails (``sim.domain``).
     """
     kernel = b"simulated kernel\n" * 4096
     digest = hashlib.sha256(kernel + b"!" * damaged).hexdigest()
     manifest = (
         f"format: 1\nname: simulated-guest\narch: {_ARCHES[platform.machine()]}\n"
         f"type: pv\nvcpus: 1\nmemory: {64 * MIB}\n"
-        f'cmdline: ""\nkernel: {{file: vmlinux, sha256: {digest}, size: {len(kernel)}}}\n'
+        f'cmdline: "{cmdline}"\nkernel: {{file: vmlinux, sha256: {digest}, size: {len(kernel)}}}\n'
         "disks: []\n"
     )
     with tarfile.open(file, "w") as bundle:

@@ -17,6 +17,12 @@ from guest_shim.places import Places
 #: Bytes of the console's text that are kept; a guest that prints more prints in vain.
 TEXT_CAP = 1 << 20
 
+#: What a guest's shim reads of its system; the memory is what these processes may be thought to have.
+FILES = {
+    "etc/os-release": 'ID=simulated\nPRETTY_NAME="Simulated guest"\n',
+    "proc/meminfo": "MemTotal: 65536 kB\nMemAvailable: 32768 kB\n",
+}
+
 
 def make_home(directory: Path) -> Places:
     """The guest's directories below ``directory``, and its console, which a thread serves while this process lives."""
@@ -32,6 +38,8 @@ def make_home(directory: Path) -> Places:
         "settings",
     ):
         (home / name).mkdir(parents=True, exist_ok=True)
+    for name, text in FILES.items():
+        (home / "root" / name).write_text(text, encoding="ascii")
     console, terminal = pty.openpty()
     link = home / "root/dev/console"
     link.unlink(missing_ok=True)

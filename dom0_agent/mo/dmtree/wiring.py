@@ -46,7 +46,7 @@ class GuestManagement:
     ) -> None:
         """``wake`` (any thread) makes the tree's thread call :meth:`settle` soon."""
         self._tasks = TreeTasks(wake)
-        work = GuestWork(alerts, journal)
+        work = GuestWork(alerts, journal, wake)
         tree, guests = parts.tree, parts.guests
         mirror = Mirror(tree, guests)
         around = Surroundings(tree, parts.vms, guests, mirror, work, self._tasks, config.dm.answer_limit)

@@ -108,7 +108,9 @@ class TreeTasks:
 class GuestWork:
     """All queues. Thread-safe."""
 
-    def __init__(self, alerts: AlertBox, journal: OperationJournal) -> None:
+    def __init__(self, alerts: AlertBox, journal: OperationJournal, told: Callable[[], None]) -> None:
+        """``told`` (any thread): an alert waits, a session with its server is due."""
+        self._told = told
         self._alerts = alerts
         self._journal = journal
         self._lock = threading.Lock()
@@ -224,3 +226,4 @@ class GuestWork:
             mark="informational" if ended.ok else "warning",
             correlator=origin.correlator,
         )
+        self._told()

@@ -60,6 +60,7 @@ class GuestDevice:
         self.now = 0.0
         self._kinds = kinds or {LAWMO: lawmo(holder), DEVINFO: ForwardedObject, DEVDETAIL: ForwardedObject}
         self.answer_limit = answer_limit
+        self.told: list[int] = []  #: how many alerts waited when the daemon was woken for one
         self.dmtree: DmTree | None = None
         self.start()
         self.tree.device_set_acl(("VirMO",), "Add=*&Get=*&Delete=*&Exec=*&Replace=*")
@@ -71,7 +72,7 @@ class GuestDevice:
             self.dmtree.stop()
         self.tree = ManagementTree(self.store, lambda: datetime(2026, 1, 1, tzinfo=UTC))
         self.tasks = TreeTasks(lambda: None)
-        self.work = GuestWork(self.outbox, Journal(self.database))
+        self.work = GuestWork(self.outbox, Journal(self.database), lambda: self.told.append(len(self.outbox.list())))
         mirror = Mirror(self.tree, self.guests, lambda: self.now)
         around = Surroundings(self.tree, self.vms, self.guests, mirror, self.work, self.tasks, self.answer_limit)
         interaction = Interaction(around)

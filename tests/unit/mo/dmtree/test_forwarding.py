@@ -291,6 +291,7 @@ def test_a_late_answer_is_an_alert_with_the_full_path(tmp_path: Path) -> None:
     assert alert.alert_type == "urn:oma:at:lawmo:1.0:OperationComplete"
     assert alert.source_uri == "./VirMO/a/DMTree/LAWMO/Operations/FullyLock"
     assert (alert.format, alert.data, alert.correlator) == ("int", "1200", "corr-7")
+    assert device.told == [1], "who opens sessions is woken when the alert is there, not before"
     assert device.tree.stored_value(("VirMO", "a", "DMTree", "LAWMO", "State")) == "10"
     device.close()
 
