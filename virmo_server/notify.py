@@ -33,8 +33,8 @@ TIMEOUT_SECONDS = 5
 MAX_WAITING = 10_000
 #: A device that was notified so recently, and has not come since, is on its way.
 ON_ITS_WAY = timedelta(seconds=10)
-#: Agents drop more than 10 notifications a minute as a flood; what is above is left to the reminder.
-MOST_PER_MINUTE = 8
+#: Agents drop more than 60 notifications a minute as a flood; what is above this is left to the reminder.
+MOST_PER_MINUTE = 30
 #: A device with work that does not come is reminded, ever more rarely: after a quarter of the time that its work has
 #: waited, within these bounds.
 REMIND_AFTER_AT_LEAST = timedelta(seconds=30)

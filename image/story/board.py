@@ -25,6 +25,17 @@ class Domain:
         return f"domain {self.domid} {self.state}, {self.memory} MiB{heard}"
 
 
+@dataclass(frozen=True, slots=True)
+class CpuShare:
+    """A domain's part of the processors, as the scheduler has it. ``cap`` is percent of one CPU; 0: none."""
+
+    weight: int
+    cap: int
+
+    def __str__(self) -> str:
+        return f"weight {self.weight}, cap {self.cap} % of a CPU"
+
+
 class Board(Protocol):
     """A machine with an agent on it."""
 
@@ -46,11 +57,17 @@ class Board(Protocol):
     def hypervisor(self) -> str:
         """Version and scheduler."""
 
+    def cpus(self) -> int:
+        """Physical processors that domains share."""
+
     def can_save(self) -> bool:
         """Whether the hypervisor's own tool can save a domain to a file (not on Arm)."""
 
     def domain(self, vmid: UUID) -> Domain | None:
         """What the hypervisor says of a VM."""
+
+    def cpu_share(self, vmid: UUID) -> CpuShare | None:
+        """What the scheduler says of a VM's domain."""
 
     def free_memory(self) -> int:
         """MiB that no domain holds."""

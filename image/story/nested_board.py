@@ -11,7 +11,7 @@ from uuid import UUID
 
 from image.errors import ImageError
 from image.qemu import Dom0, Result, open_dom0
-from image.story.board import NOTIFICATION_PORT, Domain
+from image.story.board import NOTIFICATION_PORT, CpuShare, Domain
 
 CONFIG = "/etc/virmo-agent/agent.yaml"
 CA_FILE = "/etc/virmo-agent/server-ca.pem"
@@ -78,6 +78,20 @@ class NestedBoard:
                 return Domain(int(fields[1]), state, memory, boot_id or None, int(beats) if beats else None)
             time.sleep(1.0)  # it came or went between the two tools' looks
         raise ImageError(f"xl vm-list shows the domain of {vmid}, xl list does not", detail="\n".join(seen))
+
+    def cpus(self) -> int:
+        """See ``Board``."""
+        return int(self._info("nr_cpus"))
+
+    def cpu_share(self, vmid: UUID) -> CpuShare | None:
+        """See ``Board``."""
+        domain = self.domain(vmid)
+        if domain is None:
+            return None
+        command = f"sched-{self._info('xen_scheduler')}"
+        listed = self._dom0.run(["xl", command, "-d", str(domain.domid)]).stdout.splitlines()
+        weight, cap = listed[-1].split()[-2:]  # name, id, weight, cap
+        return CpuShare(int(weight), int(cap))
 
     def free_memory(self) -> int:
         """See ``Board``."""

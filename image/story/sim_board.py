@@ -20,7 +20,7 @@ from uuid import UUID
 import yaml
 
 from image.errors import ImageError
-from image.story.board import Domain
+from image.story.board import CpuShare, Domain
 from image.story.server import free_port
 
 MIB = 1 << 20
@@ -114,6 +114,17 @@ class SimBoard:
             if entry["uuid"] == str(vmid):
                 guest = entry["guest"] or {"boot_id": None, "beats": None}
                 return Domain(entry["domid"], entry["state"], entry["memory"] // MIB, guest["boot_id"], guest["beats"])
+        return None
+
+    def cpus(self) -> int:
+        """See ``Board``."""
+        return int(json.loads(self.simulator("info"))["cpus"])
+
+    def cpu_share(self, vmid: UUID) -> CpuShare | None:
+        """See ``Board``."""
+        for entry in self._domains():
+            if entry["uuid"] == str(vmid):
+                return CpuShare(entry["weight"], entry["cap"])
         return None
 
     def free_memory(self) -> int:

@@ -22,6 +22,7 @@ DEVICE = "board-1"
 DEV_ID = "urn:uuid:6f1d3c1e-8a55-4e0b-9b57-0d6f2c2f7a10"
 IMAGE = "sample"
 VM = "guest-1"
+CPU_SHARE = 40  #: percent of the board's processors that the VM is given
 ORDER_TIMEOUT = 600
 REGISTER_TIMEOUT = 120.0
 #: seconds that a guest has to boot and speak, or to speak again
@@ -71,6 +72,7 @@ class Story:
             ("register the board", self._register),
             ("deliver the image", self._deliver),
             ("create the VM", self._create),
+            ("share out the CPU", self._share),
             ("power off", self._power_off),
             ("power on", self._power_on),
             ("suspend", self._suspend),
@@ -109,6 +111,17 @@ class Story:
         self._vmid = UUID(vm["vmid"]) if vm and vm["vmid"] else None
         domain = self._spoken(lambda domain: None not in (domain.boot_id, domain.beats))
         return self._conclude(order, 2, domain, RUNNING)
+
+    def _share(self) -> tuple[str, str, str]:
+        order = self._order("resources", "apply", DEVICE, f"{VM}=cpu:{CPU_SHARE}")
+        self._check(order["state"] == "done", f"the order is {order['state']}: {order['message']}")
+        vm = self._vm()
+        config = (vm["current_config"] or "") if vm else ""
+        self._check(f"CPU={CPU_SHARE}" in config.split("&"), f"CurrentConfig is {config!r}")
+        share = None if self._vmid is None else self._board.cpu_share(self._vmid)
+        cap = CPU_SHARE * self._board.cpus()
+        self._check(share is not None and share.cap == cap, f"the scheduler has {share}, not a cap of {cap}")
+        return _status(order), vm["state_text"] if vm else "?", str(share)
 
     def _power_off(self) -> tuple[str, str, str]:
         order = self._order("vm", "poweroff", DEVICE, VM)

@@ -40,7 +40,7 @@ def test_every_step_agrees(board: NestedBoard, server: Server) -> None:
     """R-100 to R-125, VirMO-C-001 to C-012, VirMO-S-001 on real Xen: DM status, State and `xl` agree at every step."""
     rows = list(Story(server, board, lambda _step: None).tell())
     assert [(row.step, row.problems) for row in rows if row.problems] == []
-    assert [row.status for row in rows] == ["-"] + ["200"] * 7
+    assert [row.status for row in rows] == ["-"] + ["200"] * 8
 
 
 def test_a_guest_that_xl_cannot_build_leaves_nothing(board: NestedBoard, server: Server, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def describe(ledger: Ledger, entry: Entry) -> dict[str, Any]:
     with contextlib.suppress(FileNotFoundError):
         truth = read_json(ledger.directory(entry.uuid) / "truth.json")
     facts = {"uuid": entry.uuid, "domid": entry.domid, "name": entry.name, "memory": entry.memory}
-    return {**facts, "state": state, "guest": truth}
+    return {**facts, "weight": entry.weight, "cap": entry.cap, "state": state, "guest": truth}
 
 
 def destroy(ledger: Ledger, entry: Entry) -> None:
