@@ -9,8 +9,9 @@ lets writers work side by side: who changes what belongs to a device locks the d
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event
@@ -18,6 +19,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
+
+from virmo_server.writers import WriterQueue
 
 #: A writer waits this long for the lock; transactions here last milliseconds, so this is an overloaded disk.
 LOCK_TIMEOUT_SECONDS = 30
@@ -63,6 +66,8 @@ class Database:
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
+        file = self._engine.url.database if self._engine.dialect.name == "sqlite" else None
+        self._queue = WriterQueue(Path(f"{file}.writers")) if file not in {None, "", ":memory:"} else None
         self._info = dict(info or {})
         self._readers = sessionmaker(self._engine, expire_on_commit=False, info=self._info)
         writing = self._engine.execution_options(**{_WRITES: True})
@@ -71,7 +76,7 @@ class Database:
     @contextmanager
     def exclusive(self) -> Iterator[Connection]:
         """A write transaction that only one process at a time is in; for changes of the tables."""
-        with self._engine.execution_options(**{_WRITES: True}).begin() as connection:
+        with self._turn(), self._engine.execution_options(**{_WRITES: True}).begin() as connection:
             if self.is_postgresql:
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_EXCLUSIVE_KEY})")
             yield connection
@@ -89,8 +94,11 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A write transaction: committed at the end of the block, rolled back when an exception leaves it."""
-        with self.writers.begin() as session:
+        """A write transaction: committed at the end of the block, rolled back when an exception leaves it.
+
+        One at a time in a thread: with SQLite it would wait for itself.
+        """
+        with self._turn(), self.writers.begin() as session:
             yield session
 
     @property
@@ -101,6 +109,11 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+        if self._queue is not None:
+            self._queue.close()
+
+    def _turn(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._queue is None else self._queue.turn()
 
 
 def _with_driver(url: str) -> str:

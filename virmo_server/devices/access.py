@@ -7,26 +7,37 @@ from __future__ import annotations
 
 import logging
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from dom0_agent.omadm.auth import AuthScheme, Credentials, NonceRole
 from dom0_agent.omadm.server_auth import DeviceCredentials
 from virmo_server.clock import Clock
+from virmo_server.events.recorder import is_seen_worth_telling, tell
 from virmo_server.model import Device
+from virmo_server.model_running import EventKind
 from virmo_server.vault import Vault
 
 logger = logging.getLogger(__name__)
 
+#: Columns that messages change.
+_NOTED = (
+    "client_nonce", "server_nonce", "last_seen_at", "man", "mod", "dm_version", "auth_failed_at", "auth_failure",
+)  # fmt: skip
+_SAVE = update(Device).where(Device.id == bindparam("key")).values({name: bindparam(name) for name in _NOTED})
+_BY_DEV_ID = select(Device).where(Device.dev_id == bindparam("dev_id")).with_for_update(key_share=True)
+
 
 def find_by_dev_id(session: Session, untrusted_dev_id: str) -> Device | None:
     """The registered device with this DevId, locked: messages of one device are worked on one after another."""
-    query = select(Device).where(Device.dev_id == untrusted_dev_id).with_for_update(key_share=True)
-    return session.scalars(query).first()
+    return session.scalars(_BY_DEV_ID, {"dev_id": untrusted_dev_id}).first()
 
 
 class DeviceAccess:
     """For one message: credential lookup, nonce store and failure record of the device that (so it says) sent it.
+
+    What changes is noted, and written once by :meth:`save`: a message changes the same few columns several times.
 
     Devices are never locked out: their secrets are random and long, so guessing is hopeless, and a lock would let
     anyone who knows a DevId shut a board out.
@@ -38,14 +49,39 @@ class DeviceAccess:
         self._session = session
         self._vault = vault
         self._clock = clock
-        self._device = device
+        self.device = device
         self._untrusted_dev_id = untrusted_dev_id
+        self._before = {} if device is None else {column: getattr(device, column) for column in _NOTED}
+
+    def note(self, column: str, value: object) -> None:
+        """A new value for one of :data:`_NOTED`. It is not the ORM's to write."""
+        set_committed_value(self.device, column, value)
+
+    def seen(self) -> None:
+        """The device has proved who it is, now."""
+        self.note("last_seen_at", self._clock())
+
+    def save(self) -> None:
+        """Write what was noted, and tell what operators look at."""
+        device = self.device
+        if device is None:
+            return
+        values = {column: getattr(device, column) for column in _NOTED}
+        if values == self._before:
+            return
+        self._session.connection().execute(_SAVE, {"key": device.id, **values})
+        failed_at, seen_at = values["auth_failed_at"], values["last_seen_at"]
+        if failed_at != self._before["auth_failed_at"]:
+            tell(self._session, EventKind.DEVICE, device.name, {"change": "changed"})
+        elif seen_at is not None and is_seen_worth_telling(self._before["last_seen_at"], seen_at):
+            told = {"change": "seen", "last_seen_at": seen_at.isoformat()}
+            tell(self._session, EventKind.DEVICE, device.name, told)
 
     # ---- CredentialLookup
 
     def lookup(self, _device_id: str, _user_name: str | None) -> DeviceCredentials | None:
         """Both credentials, or ``None`` for a device that nobody registered."""
-        device = self._device
+        device = self.device
         if device is None:
             return None
         scheme = AuthScheme(device.auth_scheme)
@@ -58,18 +94,18 @@ class DeviceAccess:
 
     def get(self, _account: str, role: NonceRole) -> bytes | None:
         """The nonce in force."""
-        if self._device is None:
+        if self.device is None:
             return None
-        return self._device.client_nonce if role is NonceRole.CLIENT else self._device.server_nonce
+        return self.device.client_nonce if role is NonceRole.CLIENT else self.device.server_nonce
 
     def put(self, _account: str, role: NonceRole, nonce: bytes) -> None:
         """Keep a nonce; it is durable with the transaction."""
-        if self._device is None:
+        if self.device is None:
             raise RuntimeError("the protocol library took an unknown device for proved")
         if role is NonceRole.CLIENT:
-            self._device.client_nonce = nonce
+            self.note("client_nonce", nonce)
         else:
-            self._device.server_nonce = nonce
+            self.note("server_nonce", nonce)
 
     # ---- LockOut
 
@@ -79,15 +115,16 @@ class DeviceAccess:
 
     def failed(self, _device_id: str) -> None:
         """Wrong credentials: shown to operators until the device proves itself."""
-        if self._device is None:
+        if self.device is None:
             logger.warning("authentication failed: unknown device dev_id=%r", self._untrusted_dev_id[:255])
             return
-        self._device.auth_failed_at = self._clock()
-        self._device.auth_failure = f"wrong {self._device.auth_scheme} credentials (secret, or a nonce out of step)"
-        logger.warning("authentication failed: device=%s dev_id=%s", self._device.name, self._device.dev_id)
+        self.note("auth_failed_at", self._clock())
+        failure = f"wrong {self.device.auth_scheme} credentials (secret, or a nonce out of step)"
+        self.note("auth_failure", failure)
+        logger.warning("authentication failed: device=%s dev_id=%s", self.device.name, self.device.dev_id)
 
     def succeeded(self, _device_id: str) -> None:
         """It proved itself."""
-        if self._device is not None:
-            self._device.auth_failed_at = None
-            self._device.auth_failure = None
+        if self.device is not None:
+            self.note("auth_failed_at", None)
+            self.note("auth_failure", None)

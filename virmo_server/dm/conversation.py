@@ -12,7 +12,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from dom0_agent.omadm import commands as c
@@ -25,8 +24,9 @@ from dom0_agent.omadm.status import ProtocolError, Status
 from virmo_server.credentials import new_serial
 from virmo_server.devices.access import DeviceAccess, find_by_dev_id
 from virmo_server.dm.conversion import read_alert, read_nodes, to_syncml
+from virmo_server.dm.sessions import StoredSession, count_strangers, find_session, save_session
 from virmo_server.dm.trace import Exchange
-from virmo_server.model import Device, DmSession
+from virmo_server.model import Device
 from virmo_server.orders.engine import Answer as OrderAnswer
 from virmo_server.services import Services
 
@@ -60,28 +60,29 @@ def converse(services: Services, codec: Codec, untrusted_body: bytes, untrusted_
     source, session_id = header.source[:MAX_SOURCE_CHARS], header.session_id[:MAX_SESSION_ID_CHARS]
     with services.database.write() as session:
         device = find_by_dev_id(session, header.source)
-        row = session.get(DmSession, (source, session_id))
+        stored = find_session(session, source, session_id)
         access = DeviceAccess(session, services.vault, services.clock, device, header.source)
         own_url = services.config.public_url if device is None or device.base_url is None else device.base_url
         reception = _Reception(services, codec, message, access, own_url)
-        dm_session = reception.open(row)
-        if row is not None and header.msg_id == 1 and not (dm_session and dm_session.repeats(untrusted_body)):
+        dm_session = reception.open(stored)
+        is_known = stored is not None
+        if stored is not None and header.msg_id == 1 and not (dm_session and dm_session.repeats(untrusted_body)):
             # The device began anew with an old session id: it restarted, or it always uses the same.
-            session.delete(row)
-            session.flush()
-            row = None
+            stored = None
             dm_session = reception.open(None)
         if dm_session is None:
             raise ProtocolError(f"session {session_id!r} began in another media type than {codec.media_type}")
-        if row is None:
-            row = _new_row(services, session, device, source, session_id)
-        application = _Application(services, session, device, row)
+        if stored is None:
+            stored = _begin(services, session, device)
+        application = _Application(services, session, access, stored)
         body = dm_session.receive(untrusted_body, application, untrusted_hmac, message)
-        row.state = json.dumps(dm_session.to_dict(), separators=(",", ":")).encode()
-        row.updated_at = services.clock()
+        stored.state = json.dumps(dm_session.to_dict(), separators=(",", ":")).encode()
+        now = services.clock()
+        access.save()
+        save_session(session, (source, session_id), stored, now, is_known=is_known)
         if device is not None:
-            exchange = Exchange(untrusted_body, body, row.updated_at)
-            services.trace.keep(session, device, row.serial, codec.media_type, exchange)
+            exchange = Exchange(untrusted_body, body, now)
+            services.trace.keep(session, device, stored.serial, codec.media_type, exchange)
         return Answer(body, dm_session.outgoing_hmac)
 
 
@@ -95,9 +96,9 @@ class _Reception:
     access: DeviceAccess
     base_url: str
 
-    def open(self, row: DmSession | None) -> ServerSession | None:
-        """The session as stored in ``row``, ``None`` when that is in the other syntax; a new one without ``row``."""
-        saved = None if row is None else json.loads(row.state)
+    def open(self, stored: StoredSession | None) -> ServerSession | None:
+        """The session as ``stored``, ``None`` when that is in the other syntax; a new one without."""
+        saved = None if stored is None else json.loads(stored.state)
         if saved is not None and not ServerSession.may_restore(saved, self.codec):
             return None
         own_uri = f"{self.base_url}/dm"
@@ -119,44 +120,31 @@ class _Reception:
         )
 
 
-def _new_row(services: Services, session: Session, device: Device | None, source: str, session_id: str) -> DmSession:
+def _begin(services: Services, session: Session, device: Device | None) -> StoredSession:
     if device is None:
-        strangers = session.scalar(select(func.count()).select_from(DmSession).where(DmSession.device_id.is_(None)))
-        if (strangers or 0) >= MAX_STRANGERS:
+        if count_strangers(session) >= MAX_STRANGERS:
             raise Busy("too many sessions of unknown devices")
-    now = services.clock()
-    row = DmSession(
-        source=source,
-        session_id=session_id,
-        serial=new_serial(),
-        device_id=None if device is None else device.id,
-        begun=False,
-        state=b"",
-        started_at=now,
-        updated_at=now,
-    )
-    session.add(row)
-    if device is not None:
-        services.trace.begin(session, device, row.serial)
-    return row
+    else:
+        services.trace.begin(session, device)
+    return StoredSession(new_serial(), None if device is None else device.id, services.clock())
 
 
 class _Application:
     """What the protocol library asks and tells during one message; only for a device that has proved who it is."""
 
-    def __init__(self, services: Services, session: Session, device: Device | None, row: DmSession) -> None:
+    def __init__(self, services: Services, session: Session, access: DeviceAccess, stored: StoredSession) -> None:
         self._services = services
         self._session = session
-        self._known_device = device
-        self._row = row
+        self._access = access
+        self._stored = stored
 
     def device_info(self, values: Mapping[str, str]) -> None:
         """DevInfo of package 1."""
-        device = self._begun()
+        self._begun()
         untrusted = {uri.strip().removeprefix("./"): value.strip()[:MAX_INFO_CHARS] for uri, value in values.items()}
-        device.man = untrusted.get("DevInfo/Man", device.man)
-        device.mod = untrusted.get("DevInfo/Mod", device.mod)
-        device.dm_version = untrusted.get("DevInfo/DmV", device.dm_version)
+        for column, uri in (("man", "DevInfo/Man"), ("mod", "DevInfo/Mod"), ("dm_version", "DevInfo/DmV")):
+            if uri in untrusted:
+                self._access.note(column, untrusted[uri])
 
     def alert(self, alert: c.Alert) -> int:
         """An alert; the status that answers it."""
@@ -169,25 +157,26 @@ class _Application:
         if not read or any(not item.type.strip() for item in read):
             return Status.INCOMPLETE
         for item in read:
-            self._services.engine.alert(self._session, device, self._row.serial, item)
+            self._services.engine.alert(self._session, device, self._stored.serial, item)
         return Status.OK
 
     def outcome(self, outcome: CommandOutcome) -> None:
         """What became of a command."""
         answer = OrderAnswer(outcome.ref, outcome.status, read_nodes(outcome.results))
-        self._services.engine.settle(self._session, self._begun(), answer, self._row.serial)
+        self._services.engine.settle(self._session, self._begun(), answer, self._stored.serial)
 
     def commands(self) -> Sequence[CommandRequest]:
         """What to send now."""
-        due = self._services.engine.due(self._session, self._begun(), self._row.serial)
+        due = self._services.engine.due(self._session, self._begun(), self._stored.serial)
         return [CommandRequest(item.ref, to_syncml(item.command)) for item in due]
 
     def _begun(self) -> Device:
         """The device; at the first call of a session, what an earlier session left open is settled."""
-        if self._known_device is None:
+        device = self._access.device
+        if device is None:
             raise RuntimeError("the protocol library took an unknown device for proved")
-        if not self._row.begun:
-            self._row.begun = True
-            self._services.engine.begin_session(self._session, self._known_device, self._row.serial)
-        self._known_device.last_seen_at = self._services.clock()
-        return self._known_device
+        if not self._stored.begun:
+            self._stored.begun = True
+            self._services.engine.begin_session(self._session, device, self._stored.serial)
+        self._access.seen()
+        return device

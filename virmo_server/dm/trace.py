@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Integer, bindparam, delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from dom0_agent.omadm.codec import codec_for
@@ -22,6 +22,18 @@ from virmo_server.vault import Vault
 
 #: Larger messages are counted, not kept: they carry an object that belongs to no trace.
 MAX_KEPT_BYTES = 64 * 1024
+#: Statements of every message are made once: their making costs more than their running.
+_KEEP = insert(TracedMessage)
+_NEWEST = (
+    select(TracedMessage.serial)
+    .where(TracedMessage.device_id == bindparam("device"))
+    .group_by(TracedMessage.serial)
+    .order_by(func.max(TracedMessage.id).desc())
+    .limit(bindparam("kept", type_=Integer))
+)
+_PRUNE = delete(TracedMessage).where(
+    TracedMessage.device_id == bindparam("device"), TracedMessage.serial.not_in(_NEWEST)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,34 +62,28 @@ class Trace:
         self._vault = vault
         self._sessions = sessions
 
-    def begin(self, session: Session, device: Device, serial: str) -> None:
+    def begin(self, session: Session, device: Device) -> None:
         """A session begins: drop those that are too old."""
-        if not self._sessions:
-            return
-        kept = self._serials(session, device, self._sessions - 1)
-        session.execute(
-            delete(TracedMessage).where(
-                TracedMessage.device_id == device.id, TracedMessage.serial.not_in([*kept, serial])
-            )
-        )
+        if self._sessions:
+            session.connection().execute(_PRUNE, {"device": device.id, "kept": self._sessions - 1})
 
     def keep(self, session: Session, device: Device, serial: str, media_type: str, exchange: Exchange) -> None:
         """Keep a message and its answer."""
         if not self._sessions:
             return
-        for from_device, body in ((True, exchange.untrusted_question), (False, exchange.answer)):
-            kept = self._vault.seal_bytes(zlib.compress(body, 1)) if len(body) <= MAX_KEPT_BYTES else b""
-            session.add(
-                TracedMessage(
-                    device_id=device.id,
-                    serial=serial,
-                    at=exchange.at,
-                    from_device=from_device,
-                    media_type=media_type,
-                    size=len(body),
-                    body=kept,
-                )
-            )
+        rows = [
+            {
+                "device_id": device.id,
+                "serial": serial,
+                "at": exchange.at,
+                "from_device": from_device,
+                "media_type": media_type,
+                "size": len(body),
+                "body": self._vault.seal_bytes(zlib.compress(body, 1)) if len(body) <= MAX_KEPT_BYTES else b"",
+            }
+            for from_device, body in ((True, exchange.untrusted_question), (False, exchange.answer))
+        ]
+        session.connection().execute(_KEEP, rows)
 
     def show(self, session: Session, device: Device, limit: int) -> list[ShownSession]:
         """The last ``limit`` sessions, newest first."""
@@ -89,9 +95,7 @@ class Trace:
         return [ShownSession(serial, messages) for serial, messages in shown.items()]
 
     def _serials(self, session: Session, device: Device, limit: int) -> Sequence[str]:
-        query = select(TracedMessage.serial).where(TracedMessage.device_id == device.id)
-        newest_first = query.group_by(TracedMessage.serial).order_by(func.max(TracedMessage.id).desc())
-        return session.scalars(newest_first.limit(limit)).all()
+        return session.scalars(_NEWEST, {"device": device.id, "kept": limit}).all()
 
     def _lines(self, row: TracedMessage) -> list[str]:
         if not row.body:

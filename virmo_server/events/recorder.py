@@ -7,7 +7,7 @@ statement changes is told by :func:`tell`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import event, insert, inspect, select
@@ -25,7 +25,7 @@ SEEN_EVERY = timedelta(seconds=60)
 #: Leaves of a VM or image whose values lists show.
 _WATCHED_LEAVES = ("State", "CurrentConfig")
 _WATCHED_COLUMNS = (
-    "name", "base_url", "notify_url", "auth_failed_at", "notify_error", "virmo_root", "vmimg_root", "labels",
+    "name", "base_url", "notify_url", "notify_error", "virmo_root", "vmimg_root", "labels",
 )  # fmt: skip
 _ORDER_COLUMNS = ("state", "step", "message")
 
@@ -65,13 +65,13 @@ def _device(session: Session, device: Device, change: str) -> list[Told]:
         return [(EventKind.DEVICE, device.name, {"change": change})]
     if any(_is_changed(device, column) for column in _WATCHED_COLUMNS):
         return [(EventKind.DEVICE, device.name, {"change": "changed"})]
-    before = inspect(device).attrs.last_seen_at.history.deleted
-    seen = device.last_seen_at
-    if not _is_changed(device, "last_seen_at") or seen is None:
-        return []
-    if before and before[0] is not None and seen - before[0] < SEEN_EVERY:
-        return []
-    return [(EventKind.DEVICE, device.name, {"change": "seen", "last_seen_at": seen.isoformat()})]
+    return []
+
+
+def is_seen_worth_telling(before: datetime | None, now: datetime) -> bool:
+    """Whether followers want to hear that a device was seen at ``now``, after ``before``: the first time in a span."""
+    span = SEEN_EVERY.total_seconds()
+    return before is None or before.timestamp() // span != now.timestamp() // span
 
 
 def _order(_session: Session, order: Order, change: str) -> list[Told]:

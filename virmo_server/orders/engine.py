@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from dom0_agent.omadm.status import Status
@@ -40,6 +40,12 @@ from virmo_server.procedures.core import (
 )
 
 logger = logging.getLogger(__name__)
+
+#: Asked in every message, so they are made once; mostly there are none, and the first is cheaper.
+_HAS_OPEN_ORDERS = select(Order.id).where(Order.device_id == bindparam("device"), Order.state.in_(OPEN_STATES)).limit(1)
+_OPEN_ORDERS = (
+    select(Order).where(Order.device_id == bindparam("device"), Order.state.in_(OPEN_STATES)).order_by(Order.id)
+)
 
 #: Answers that mean "not now, ask me later": the step is sent again in the next session, until the deadline.
 AUTHENTICATION = frozenset({Status.UNAUTHORIZED, Status.AUTHENTICATION_REQUIRED})
@@ -242,8 +248,9 @@ def _open_orders(session: Session, device: Device) -> list[Order]:
     """Read once in a transaction: while one message is worked on, nobody else can give this device orders."""
     key = ("open orders", device.id)
     if key not in session.info:
-        query = select(Order).where(Order.device_id == device.id, Order.state.in_(OPEN_STATES)).order_by(Order.id)
-        session.info[key] = list(session.scalars(query))
+        has_any = session.connection().execute(_HAS_OPEN_ORDERS, {"device": device.id}).first() is not None
+        with session.no_autoflush:  # what the device said of itself can be written with the rest
+            session.info[key] = list(session.scalars(_OPEN_ORDERS, {"device": device.id})) if has_any else []
     return [order for order in session.info[key] if not order.state.is_final]
 
 

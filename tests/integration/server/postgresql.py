@@ -27,9 +27,10 @@ class Cluster:
         self._run("createdb", "-h", str(self._folder), name)
         return f"postgresql://{ACCOUNT}@/{name}?host={self._folder}"
 
-    def start(self) -> None:
-        """Start it and wait until it answers. Its disk writes are not waited for: the folder is thrown away."""
-        settings = f"-c listen_addresses= -c unix_socket_directories={self._folder} -c fsync=off -c max_connections=200"
+    def start(self, *, durable: bool = False) -> None:
+        """Start it and wait until it answers. Unless ``durable``, its disk writes are not waited for."""
+        settings = f"-c listen_addresses= -c unix_socket_directories={self._folder} -c max_connections=200"
+        settings += "" if durable else " -c fsync=off"
         data, log = str(self._folder / "data"), str(self._folder / "log")
         self._run("pg_ctl", "start", "-w", "-t", str(START_SECONDS), "-D", data, "-l", log, "-o", settings)
 
@@ -56,15 +57,15 @@ class Cluster:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
-    """A cluster that runs for the time of the block."""
+def cluster(*, durable: bool = False) -> Iterator[Cluster]:
+    """A cluster that runs for the time of the block; ``durable`` as an operator would run it."""
     folder = Path(tempfile.mkdtemp(prefix="virmo-postgresql-"))
     try:
         if os.geteuid() == 0:
             shutil.chown(folder, ACCOUNT, ACCOUNT)
         made = Cluster(folder)
         made.initialise()
-        made.start()
+        made.start(durable=durable)
         try:
             yield made
         finally:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.unit.virmo_server.conftest import MovableClock
 from tests.unit.virmo_server.fleet import NAME, Fleet
+from virmo_server.devices.access import DeviceAccess, find_by_dev_id
 from virmo_server.events.feed import KEEP, PATIENCE, is_lost, newest, prune, read_after
 from virmo_server.model_running import Event, EventKind
 from virmo_server.services import Services
@@ -75,12 +76,16 @@ def test_what_is_rolled_back_is_not_told(services: Services) -> None:
 def test_a_board_that_talks_all_the_time_is_told_of_once_a_minute(services: Services, clock: MovableClock) -> None:
     fleet = Fleet(services)
     for _ in range(10):
-        clock.forward(seconds=20)
         with services.database.write() as session:
-            fleet.device(session).last_seen_at = clock()
+            device = find_by_dev_id(session, "urn:uuid:1")
+            access = DeviceAccess(session, services.vault, clock, device, "urn:uuid:1")
+            access.seen()
+            access.save()
+        clock.forward(seconds=20)
     seen = [data for data in of(told(services), EventKind.DEVICE) if data["change"] == "seen"]
-    assert len(seen) < 10
-    assert len(seen) >= 1
+    assert len(seen) == 4
+    with services.database.read() as session:
+        assert fleet.device(session).last_seen_at == clock.now - timedelta(seconds=20)
 
 
 def test_a_gap_is_waited_for_and_then_given_up(services: Services, clock: MovableClock) -> None:

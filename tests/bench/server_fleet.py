@@ -1,0 +1,185 @@
+"""Boards in one process for ``bench_server``: registered in bulk, each a real DM client session, few connections.
+
+What a board says first in a session is made before the clock starts, and what the server answered is judged after it
+has stopped: the figures are the server's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from dom0_agent.omadm.auth import Account, AuthScheme, Credentials, MemoryNonceStore, NonceRole
+from dom0_agent.omadm.client import ClientSession
+from dom0_agent.omadm.codec import XML_MEDIA_TYPE, codec_for
+from dom0_agent.omadm.session import session_id_text
+from tests.integration.server.server_process import device_info
+from tests.unit.virmo_server.simulated_board import SimulatedBoard
+from virmo_server.devices.registry import NewDevice, register
+from virmo_server.services import Services
+
+#: Connections that are open at a time.
+CONNECTIONS = 16
+CODEC = codec_for(XML_MEDIA_TYPE)
+_REGISTERED_AT_ONCE = 500
+_HEAD = f"POST /dm HTTP/1.1\r\nHost: bench\r\nContent-Type: {XML_MEDIA_TYPE}\r\nContent-Length: %d\r\n\r\n".encode()
+
+
+@dataclass
+class Board:
+    """A registered board."""
+
+    device_id: str
+    account: Account
+    nonces: MemoryNonceStore = field(default_factory=MemoryNonceStore)
+    tree: SimulatedBoard = field(default_factory=SimulatedBoard)
+    sessions: int = 0
+
+    def begin(self) -> ClientSession:
+        """A new session."""
+        self.sessions += 1
+        return ClientSession(
+            account=self.account,
+            device_id=self.device_id,
+            tree=self.tree,
+            nonces=self.nonces,
+            random_bytes=os.urandom,
+            codec=CODEC,
+            session_id=session_id_text(self.sessions),
+            device_info=lambda: device_info(self.device_id),
+            alerts=[],
+        )
+
+
+def register_boards(services: Services, count: int) -> list[Board]:
+    """So many new boards, without orders."""
+    boards: list[Board] = []
+    while len(boards) < count:
+        with services.database.write() as session:
+            for number in range(len(boards), min(count, len(boards) + _REGISTERED_AT_ONCE)):
+                new = NewDevice(name=f"board-{number}", dev_id=f"urn:uuid:bench-{number}")
+                _, made = register(
+                    session, new, server_id=services.config.server_id, vault=services.vault, clock=services.clock
+                )
+                scheme = AuthScheme(new.auth)
+                account = Account(
+                    made.server_name,
+                    f"{services.config.public_url}/dm",
+                    client=Credentials(scheme, made.client_name, made.client_secret),
+                    server=Credentials(scheme, made.server_name, made.server_secret),
+                )
+                board = Board(new.dev_id, account)
+                board.nonces.put(made.server_name, NonceRole.CLIENT, made.client_nonce)
+                board.nonces.put(made.server_name, NonceRole.SERVER, made.server_nonce)
+                boards.append(board)
+    return boards
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a run measured; ``seconds`` is the whole run, ``latencies`` are of single requests or sessions."""
+
+    seconds: float
+    latencies: Sequence[float]
+
+    @property
+    def rate(self) -> float:
+        """Requests (or sessions) in a second."""
+        return len(self.latencies) / self.seconds
+
+    def percentile(self, percent: int) -> float:
+        """A latency in milliseconds."""
+        ordered = sorted(self.latencies)
+        return 1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+
+
+class Connection:
+    """A kept HTTP/1.1 connection; knows as much of HTTP as the answers need."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def post(self, body: bytes) -> bytes:
+        """One exchange; the body of a 200."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        head = (
+            f"POST /dm HTTP/1.1\r\nHost: bench\r\nContent-Type: {XML_MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        writer.write(head.encode() + body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        if not answer.startswith(b"HTTP/1.1 200"):
+            raise AssertionError(answer.decode())
+        lines = dict(line.lower().split(b": ", 1) for line in answer.split(b"\r\n")[1:-2])
+        return await reader.readexactly(int(lines[b"content-length"]))
+
+    def close(self) -> None:
+        """Close it."""
+        if self._streams is not None:
+            self._streams[1].close()
+
+
+def post_all(port: int, bodies: Sequence[bytes]) -> tuple[Load, list[bytes]]:
+    """Send each body once; the answers in the bodies' order."""
+    answers = [b""] * len(bodies)
+
+    async def one(connection: Connection, number: int) -> None:
+        answers[number] = await connection.post(bodies[number])
+
+    return _run(port, len(bodies), one), answers
+
+
+def poll(port: int, boards: Sequence[Board]) -> Load:
+    """A session of one message by each board; all must end well."""
+    clients = [board.begin() for board in boards]
+    bodies = [_first(client) for client in clients]
+    load, answers = post_all(port, bodies)
+    for client, answer in zip(clients, answers, strict=True):
+        assert client.receive(answer, None) is None
+        assert client.outcome is not None
+        assert client.outcome.ok, client.outcome
+    return load
+
+
+def work(port: int, boards: Sequence[Board]) -> Load:
+    """A session by each board, with all that the server wants of it; all must end well."""
+
+    async def one(connection: Connection, number: int) -> None:
+        client = boards[number].begin()
+        body: bytes | None = _first(client)
+        while body is not None:
+            body = client.receive(await connection.post(body), None)
+        assert client.outcome is not None
+        assert client.outcome.ok, client.outcome
+
+    return _run(port, len(boards), one)
+
+
+def _first(client: ClientSession) -> bytes:
+    body = client.start()
+    assert body is not None
+    return body
+
+
+def _run(port: int, count: int, one: Callable[[Connection, int], object]) -> Load:
+    latencies = [0.0] * count
+    numbers = iter(range(count))
+
+    async def worker(connection: Connection) -> None:
+        for number in numbers:
+            began = time.perf_counter()
+            await one(connection, number)  # type: ignore[misc]
+            latencies[number] = time.perf_counter() - began
+        connection.close()
+
+    async def all_workers() -> float:
+        began = time.perf_counter()
+        await asyncio.gather(*(worker(Connection(port)) for _ in range(min(CONNECTIONS, count))))
+        return time.perf_counter() - began
+
+    return Load(asyncio.run(all_workers()), latencies)
