@@ -11,12 +11,10 @@ from __future__ import annotations
 import json
 import logging
 import re
-import shutil
-import tarfile
 from pathlib import Path
 
 from guest_shim.backends import UNSUPPORTED, Component
-from guest_shim.places import Places, Result, run
+from guest_shim.places import Places, Result, remove_tree, run
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +51,10 @@ class Archives:
 
     def install(self, file: Path, name: str, parameters: str) -> Result:
         """See ``Backend``. ``name`` names the component when the archive does not."""
+        import tarfile  # here, and not above: an idle shim is to be small
+
         building = self._folder / ".new"
-        shutil.rmtree(building, ignore_errors=True)
+        remove_tree(building, ignore_errors=True)
         building.mkdir(parents=True)
         try:
             _unpack(file, building)
@@ -65,7 +65,7 @@ class Archives:
         except (tarfile.TarError, OSError, ValueError, EOFError) as error:
             return Result(1, f"the archive cannot be unpacked: {error}")
         finally:
-            shutil.rmtree(building, ignore_errors=True)
+            remove_tree(building, ignore_errors=True)
 
     def remove(self, component: Component) -> Result:
         """See ``Backend``."""
@@ -73,7 +73,7 @@ class Archives:
         result = _hook(folder / "files", "deactivate")
         result = result if result.code else _hook(folder / "files", "remove")
         if result.code == 0:
-            shutil.rmtree(folder)
+            remove_tree(folder)
         return result
 
     def activate(self, component: Component) -> Result:
@@ -89,7 +89,7 @@ class Archives:
         folder = self._folder / name
         files, old = folder / "files", folder / "old"
         folder.mkdir(exist_ok=True)
-        shutil.rmtree(old, ignore_errors=True)
+        remove_tree(old, ignore_errors=True)
         if files.exists():
             _hook(files, "deactivate")
             files.rename(old)
@@ -97,14 +97,14 @@ class Archives:
         result = _hook(files, "install", *parameters.split())
         result = result if result.code else _hook(files, "activate")
         if result.code:
-            shutil.rmtree(files)
+            remove_tree(files)
             if old.exists():
                 old.rename(files)
                 _hook(files, "activate")
             else:
                 folder.rmdir()
             return result
-        shutil.rmtree(old, ignore_errors=True)
+        remove_tree(old, ignore_errors=True)
         (folder / "inactive").unlink(missing_ok=True)
         return result
 
@@ -139,6 +139,9 @@ def _hook(folder: Path, name: str, *arguments: str) -> Result:
 
 def _unpack(file: Path, target: Path) -> None:
     """Plain files, directories and links that stay inside. :class:`ValueError` for anything else."""
+    import shutil
+    import tarfile
+
     size = count = 0
     with tarfile.open(file) as archive:
         for member in archive:

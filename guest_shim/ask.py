@@ -11,14 +11,13 @@ import json
 import logging
 import os
 import re
-import shutil
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from guest_shim.dispatch import Answer, Request, ShimError, failure
-from guest_shim.places import Places, run
+from guest_shim.places import Places, run, which
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +120,7 @@ class Ask:
         kind, _, rest = self._configured().partition(":")
         if kind in ("", "program") and os.access(self._program, os.X_OK):
             return self._ask_program
-        if kind in ("", "desktop") and shutil.which("zenity") and (kind or os.environ.get("DISPLAY")):
+        if kind in ("", "desktop") and which("zenity") and (kind or os.environ.get("DISPLAY")):
             from guest_shim.ask_dialogs import zenity
 
             return zenity(rest)
@@ -129,7 +128,7 @@ class Ask:
         return None if terminal is None else self._on_terminal(kind, terminal)
 
     def _on_terminal(self, kind: str, terminal: str) -> Way | None:
-        if kind != "console" and shutil.which("whiptail"):
+        if kind != "console" and which("whiptail"):
             from guest_shim.ask_dialogs import whiptail
 
             return whiptail(terminal)

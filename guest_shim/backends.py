@@ -6,13 +6,12 @@ A manager is used when its program is there. Must run on Python 3.9 with the sta
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from guest_shim.places import Places, Result, run
+from guest_shim.places import Places, Result, run, which
 
 #: Result of what a back end has no way to do.
 UNSUPPORTED = Result(127, "this component has no services that could be started or stopped")
@@ -81,7 +80,7 @@ class Services:
             return self._call(["systemctl", "enable" if active else "disable", "--now", *names])
         results = []
         for name in names:
-            if shutil.which("rc-update"):
+            if which("rc-update"):
                 results.append(self._call(["rc-update", "add" if active else "del", name]))
             results.append(self._call([str(self._root / "etc/init.d" / name), "start" if active else "stop"]))
         return next((result for result in results if result.code), results[-1])
@@ -103,7 +102,7 @@ class Dpkg:
         listed = self._call(["dpkg-query", *self._admin(), "-W", "-f", fields])
         rows = [line.split("\t", 3) for line in listed.output.splitlines() if line.count("\t") == 3]
         wanted = None
-        if not self._root and shutil.which("apt-mark"):
+        if not self._root and which("apt-mark"):
             wanted = set(self._call(["apt-mark", "showmanual"]).output.split())
         return [
             Component(f"dpkg:{name}", name, version, summary)
@@ -116,7 +115,7 @@ class Dpkg:
         """See :class:`Backend`."""
         del name
         quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-        if not self._root and shutil.which("apt-get"):
+        if not self._root and which("apt-get"):
             named = file.with_name(f"{file.name}.deb")  # apt takes a file for a package only by its suffix
             file.rename(named)
             try:
@@ -264,7 +263,7 @@ def all_backends(places: Places) -> list[Backend]:
     """Those that this guest has."""
     from guest_shim.archives import Archives
 
-    return [*(make(places) for _, program, make in MANAGERS if shutil.which(program)), Archives(places)]
+    return [*(make(places) for _, program, make in MANAGERS if which(program)), Archives(places)]
 
 
 def backend_for(places: Places, kind: str, file: Path) -> Backend | None:
@@ -275,7 +274,7 @@ def backend_for(places: Places, kind: str, file: Path) -> Backend | None:
     if kind in ARCHIVES:
         return Archives(places)
     for kinds, program, make in MANAGERS:
-        if kind in kinds and shutil.which(program):
+        if kind in kinds and which(program):
             return make(places)
     return None
 
@@ -284,7 +283,7 @@ def _guess(file: Path) -> str:
     with file.open("rb") as stream:
         start = stream.read(8)
     if start == b"!<arch>\n":
-        return "deb" if shutil.which("dpkg") else "ipk"
-    if start[:2] == b"\x1f\x8b" and shutil.which("apk"):
+        return "deb" if which("dpkg") else "ipk"
+    if start[:2] == b"\x1f\x8b" and which("apk"):
         return "apk"
     return "tar"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
+import ctypes
+import gc
 import logging
 import signal
 import sys
 import threading
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
+from typing import Any
 
 from guest_shim.dispatch import Dispatcher
 from guest_shim.services import make_dispatcher
 from guest_shim.shim import VERSION, Shim
-from guest_shim.transport import Transport, UnixSocketTransport
+from guest_shim.transport import Transport
 from guest_shim.xenbus import open_device
 from guest_shim.xenchannel import TRANSPORTS
 from guest_shim.xenstore_transport import XenStoreTransport
@@ -25,6 +27,50 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 def main(argv: list[str] | None = None) -> int:
     """Run the shim until SIGTERM or SIGINT; returns the exit status."""
+    arguments = _parse(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO if arguments.verbose else logging.WARNING,
+        format="virmo-guest-shim: %(levelname)s %(message)s",
+    )
+    try:
+        transport = make_transport(arguments.transport, make_dispatcher())
+    except ValueError as error:
+        print(f"virmo-guest-shim: {error}", file=sys.stderr)
+        return 2
+    try:
+        boot_id = BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError as error:
+        print(f"virmo-guest-shim: cannot read {BOOT_ID}: {error.strerror}; is /proc mounted?", file=sys.stderr)
+        return 1
+    ending = threading.Event()
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        ending.set()
+
+    _give_back()
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    Shim(transport, boot_id).run(ending.wait)
+    return 0
+
+
+def _give_back() -> None:
+    """Return the memory that starting took to the guest: the shim idles most of its life."""
+    gc.collect()
+    gc.freeze()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except AttributeError:  # another C library, that keeps less
+        return
+
+
+def _parse(argv: list[str]) -> Any:
+    """The options. A service has none, and then does without argparse's megabyte."""
+    if not argv:
+        return SimpleNamespace(transport="auto", verbose=False)
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="virmo-guest-shim", description="Speaks for this guest to the VirMO agent in dom0."
     )
@@ -37,30 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=VERSION)
     parser.add_argument("--verbose", action="store_true", help="log what happens, not only what fails")
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO if arguments.verbose else logging.WARNING,
-        format="virmo-guest-shim: %(levelname)s %(message)s",
-    )
-    try:
-        transport = make_transport(arguments.transport, make_dispatcher())
-    except ValueError as error:
-        parser.error(str(error))
-    try:
-        boot_id = BOOT_ID.read_text(encoding="ascii").strip()
-    except OSError as error:
-        print(f"virmo-guest-shim: cannot read {BOOT_ID}: {error.strerror}; is /proc mounted?", file=sys.stderr)
-        return 1
-    ending = threading.Event()
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        ending.set()
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
-    Shim(transport, boot_id).run(ending.wait)
-    return 0
+    return parser.parse_args(argv)
 
 
 def make_transport(text: str, dispatcher: Dispatcher | None = None) -> Transport:
@@ -69,5 +92,7 @@ def make_transport(text: str, dispatcher: Dispatcher | None = None) -> Transport
     if kind in _ON_XEN:
         return XenStoreTransport(lambda: open_device(rest or None), dispatcher, _ON_XEN[kind])
     if kind == "unix" and rest:
+        from guest_shim.unix_socket import UnixSocketTransport  # a guest of Xen does without sockets
+
         return UnixSocketTransport(rest, dispatcher=dispatcher)
     raise ValueError(f"--transport: {text!r} is neither auto, vchan, xenstore (each with :DEVICE) nor unix:PATH")

@@ -6,7 +6,6 @@ Must run on Python 3.9 with the standard library alone.
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
 from guest_shim.dispatch import ServedObject
@@ -54,7 +53,7 @@ class Facts:
             "SwV": system.get("PRETTY_NAME", "Linux"),
             "HwV": kernel.machine,
             "LrgObj": "true",
-            "Ext/Hostname": socket.gethostname(),
+            "Ext/Hostname": os.uname().nodename,
             "Ext/Memory": str(memory.get("MemTotal", 0)),
             "Ext/MemoryAvailable": str(memory.get("MemAvailable", memory.get("MemFree", 0))),
             "Ext/Uptime": self._line("proc/uptime").partition(".")[0],

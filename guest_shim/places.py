@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import pkgutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +49,22 @@ class Places:
         building.replace(target)
 
 
+def which(program: str) -> str | None:
+    """Where a program is; as :func:`shutil.which`, without the compression libraries that shutil brings along."""
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        path = os.path.join(folder, program)  # noqa: PTH118 - a string is asked for
+        if os.access(path, os.X_OK) and not os.path.isdir(path):  # noqa: PTH112
+            return path
+    return None
+
+
+def remove_tree(path: Path, *, ignore_errors: bool = False) -> None:
+    """As :func:`shutil.rmtree`."""
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=ignore_errors)
+
+
 @dataclass(frozen=True)
 class Result:
     """How a program ended."""
@@ -72,6 +87,8 @@ def run(
 ) -> Result:
     """Run a program to its end; ``told`` is its standard input. A program that cannot be run has code 127, one that
     takes longer than ``deadline`` seconds 124."""
+    import subprocess  # here, and not above: an idle shim is to be small
+
     try:
         ended = subprocess.run(
             list(argv),

@@ -5,7 +5,6 @@ Must run on Python 3.9 with the standard library alone.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -165,6 +164,8 @@ class Scomo:
 
 
 def _sha256(file: Path) -> str:
+    import hashlib  # its library is larger than the shim
+
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         for block in iter(lambda: stream.read(1 << 16), b""):

@@ -1,9 +1,10 @@
 """A link over vchan, Xen's shared-memory channel, through libxenvchan and ctypes. The same class on both sides.
 
 dom0 is the server: its pages are shared, so that a dead guest leaves nothing behind in dom0, and its kernel tells the
-guest when the agent dies. Every call here is one that does not block: libxenvchan's blocking mode is off, and its wait
-is only called when its descriptor says that there is an event. Its ring pointers lie in memory that the other side can
-write: libxenvchan bounds every one of them before use, and what it then reads is only bytes for the protocol.
+guest when the agent dies. Every call here is one that does not block: libxenvchan's blocking mode is switched off (the
+library leaves it to chance), and its wait is only called when its descriptor says that there is an event. Its ring
+pointers lie in memory that the other side can write: libxenvchan bounds every one of them before use, and what it then
+reads is only bytes for the protocol.
 Must run on Python 3.9 with the standard library alone.
 """
 
@@ -23,10 +24,13 @@ LIBRARIES = (
     "libxenvchan.so.4.20",
     "libxenvchan.so",
 )
-#: Bytes of each ring: 8 pages. More costs dom0 grants (1024 in all), less costs wake-ups.
-RING = 32768
+#: Bytes of each ring: 16 pages. More costs dom0 grants (1024 in all), less costs wake-ups.
+RING = 65536
 _RECEIVE = 65536
 _POINTER = ctypes.c_void_p
+#: In ``struct libxenvchan``, behind three pointers and the event channel's number.
+_FLAGS_OFFSET = 3 * ctypes.sizeof(ctypes.c_void_p) + 4
+_IS_SERVER, _PERSISTS, _BLOCKING = 1, 2, 4
 
 
 class VchanError(Exception):
@@ -81,6 +85,17 @@ def available() -> bool:
     return True
 
 
+def _never_block(handle: int, *, server: bool) -> None:
+    """Clear the flag ``blocking``: the library leaves in it what was in its memory before.
+
+    :class:`VchanError` when the structure does not look as it does in the releases that we know.
+    """
+    flags = ctypes.c_uint32.from_address(handle + _FLAGS_OFFSET)
+    if flags.value & _PERSISTS or bool(flags.value & _IS_SERVER) is not server:
+        raise VchanError("this libxenvchan is laid out in a way that is not known here")
+    flags.value &= ~_BLOCKING
+
+
 class VchanLink:
     """A :class:`~guest_shim.link.Link`. Made by :meth:`serve` in dom0 and :meth:`connect` in a guest."""
 
@@ -90,6 +105,11 @@ class VchanLink:
     def __init__(self, library: Library, handle: int, *, server: bool) -> None:
         self._library = library
         self._handle = handle
+        try:
+            _never_block(handle, server=server)
+        except VchanError:
+            library.close(handle)
+            raise
         self._descriptor = int(library.descriptor(handle))
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN)

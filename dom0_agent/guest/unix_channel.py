@@ -23,7 +23,7 @@ from dom0_agent.guest.channel import Channel, ChannelObserver
 from dom0_agent.guest.config import GuestConfig
 from dom0_agent.guest.facts import NO_FACTS
 from dom0_agent.hypervisor.interface import GuestFacts
-from guest_shim.link import SocketLink
+from guest_shim.unix_socket import SocketLink
 
 #: Connections that one guest may hold: one, and one that is being replaced.
 CONNECTIONS_CAP = 2

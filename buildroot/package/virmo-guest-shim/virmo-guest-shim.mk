@@ -19,22 +19,16 @@ VIRMO_GUEST_SHIM_OVERRIDE_SRCDIR_RSYNC_EXCLUSIONS = \
 	--exclude=*
 
 define VIRMO_GUEST_SHIM_BUILD_CMDS
-	rm -rf $(@D)/zip
-	mkdir -p $(@D)/zip
-	cp -a $(@D)/guest_shim $(@D)/zip/
-	cp $(@D)/guest_shim/__main__.py $(@D)/zip/
-	$(HOST_DIR)/bin/python3 -m zipapp $(@D)/zip \
-		--python "/usr/bin/python3" \
-		--output $(@D)/virmo-guest-shim
+	cd $(@D) && $(HOST_DIR)/bin/python3 -m guest_shim.build pyz $(@D)
 endef
 
 define VIRMO_GUEST_SHIM_INSTALL_TARGET_CMDS
-	$(INSTALL) -D -m 0755 $(@D)/virmo-guest-shim \
+	$(INSTALL) -D -m 0755 $(@D)/virmo-guest-shim.pyz \
 		$(TARGET_DIR)/usr/bin/virmo-guest-shim
 endef
 
 define VIRMO_GUEST_SHIM_INSTALL_INIT_SYSTEMD
-	$(INSTALL) -D -m 0644 $(VIRMO_GUEST_SHIM_PKGDIR)/virmo-guest-shim.service \
+	$(INSTALL) -D -m 0644 $(@D)/guest_shim/packaging/virmo-guest-shim.service \
 		$(TARGET_DIR)/usr/lib/systemd/system/virmo-guest-shim.service
 endef
 

@@ -26,7 +26,7 @@ from dom0_agent.hypervisor.sim.guest_home import make_home
 from dom0_agent.hypervisor.sim.ledger import Ledger, read_json, start_time, write_json
 from guest_shim.services import make_dispatcher
 from guest_shim.shim import Shim
-from guest_shim.transport import UnixSocketTransport
+from guest_shim.unix_socket import UnixSocketTransport
 
 #: Bytes of "memory" that a guest really has; what it is accounted for is in its configuration.
 MEMORY_SIZE = 64 * 1024

@@ -31,7 +31,7 @@ from guest_shim.clock import Clock
 from guest_shim.dispatch import Answer, Dispatcher, Request, ServedObject
 from guest_shim.protocol import Frame, encode
 from guest_shim.shim import Shim
-from guest_shim.transport import UnixSocketTransport
+from guest_shim.unix_socket import UnixSocketTransport
 
 BOOT_ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 VMID, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)

@@ -15,7 +15,7 @@ from dom0_agent.guest.facts import NO_FACTS
 from dom0_agent.guest.unix_channel import UnixChannelServer
 from guest_shim.protocol import HEADER_CAP, Frame, FrameReader, encode
 from guest_shim.shim import VERSION, Shim
-from guest_shim.transport import UnixSocketTransport
+from guest_shim.unix_socket import UnixSocketTransport
 
 BOOT_ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 HELLO = encode(Frame("hello", {"versions": [1], "shim": "0.1.0", "boot_id": BOOT_ID, "beats": 1}))

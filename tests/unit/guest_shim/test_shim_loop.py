@@ -15,7 +15,8 @@ import pytest
 import guest_shim
 from guest_shim.cli import make_transport
 from guest_shim.shim import VERSION, Shim
-from guest_shim.transport import TransportError, UnixSocketTransport
+from guest_shim.transport import TransportError
+from guest_shim.unix_socket import UnixSocketTransport
 from guest_shim.xenbus import open_device
 from guest_shim.xenstore_transport import XenStoreTransport
 
