@@ -132,7 +132,9 @@ class Agent:
             report=self._reporter.applied,
             wake=self._wake,
         )
-        parts = Parts(self.tree, self.vms, self.images, self.guests, self.hypervisor)
+        parts = Parts(
+            self.tree, self.vms, self.images, self.guests, self.hypervisor, self.resources.service.peripherals
+        )
         journal = Journal(self._database)
         self._management = GuestManagement(config, parts, self.outbox, journal, self._wake)
         mount_objects(

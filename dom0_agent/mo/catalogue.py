@@ -48,6 +48,12 @@ def _vmimgmo() -> tuple[Path, NodeDef]:
     return vmimgmo.MOUNT, vmimgmo_nodes.vmimgmo_definition()
 
 
+def _dcmo() -> tuple[Path, NodeDef]:
+    from dom0_agent.mo import dcmo_nodes
+
+    return ("VirMO", "<x>", "DMTree", "DCMO"), dcmo_nodes.DCMO.definition
+
+
 def _guest_object(module: str, row: str) -> Callable[[], tuple[Path, NodeDef]]:
     def load() -> tuple[Path, NodeDef]:
         definition: NodeDef = getattr(import_module(f"dom0_agent.mo.dmtree.{module}"), row).definition
@@ -58,6 +64,7 @@ def _guest_object(module: str, row: str) -> Callable[[], tuple[Path, NodeDef]]:
 
 #: name (that of the root node) → where the object is mounted, and its definition
 CATALOGUE: dict[str, Callable[[], tuple[Path, NodeDef]]] = {
+    "DCMO": _dcmo,
     "DevDetail": _devdetail,
     "DevInfo": _devinfo,
     "DMAcc": _dmacc,

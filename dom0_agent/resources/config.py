@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dom0_agent.config_schema import setting
+from dom0_agent.resources.peripheral_names import PeripheralName
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class ResourcesConfig:
     cpu: CpuConfig = field(default_factory=CpuConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    peripherals: tuple[PeripheralName, ...] = setting("names of devices on this board", ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,10 @@ from dom0_agent.resources.bandwidth import rate_for
 from dom0_agent.resources.config import ResourcesConfig
 from dom0_agent.resources.cpu import CpuShare, cpu_share
 from dom0_agent.resources.network import Rate, Shaper
+from dom0_agent.resources.peripherals import Peripheral, differ, follow, peripherals_of, without_disabled
 from dom0_agent.resources.picture import Resource
 from dom0_agent.resources.plan import vendor_of
-from dom0_agent.resources.storage import DataDisks
+from dom0_agent.resources.storage import ROLE, DataDisks
 from dom0_agent.vm.definition import Vm
 from dom0_agent.vm.model import Allocation, VmState
 
@@ -48,6 +49,7 @@ class Enforcer:
         share = self.cpu_share(vm, vm.record.allocation)
         ram = vm.saved_ram or config.memory
         most = max(ram, vm.built_ram or 0) if vm.record.state is VmState.SUSPENDED else ram
+        config = without_disabled(vm, config)
         return replace(config, vcpus=share.vcpus, max_vcpus=share.max_vcpus, memory=ram, max_memory=most)
 
     def started(self, vm: Vm) -> None:
@@ -66,7 +68,8 @@ class Enforcer:
     def apply(self, resource: Resource, vm: Vm, allocation: Allocation, *, live: bool, progress: Progress) -> None:
         """Make one resource of one VM what ``allocation`` says, read back. Not ``live``: only what needs no domain."""
         if resource is Resource.STORAGE:
-            self._disks.resize(vm, allocation.storage, live=live)
+            there = live and not any(disk.device in vm.disabled for disk in vm.disks if disk.role == ROLE)
+            self._disks.resize(vm, allocation.storage, live=there)
         elif live and resource is Resource.CPU:
             self._set_cpu(vm, allocation)
         elif live and resource is Resource.NETWORK:
@@ -110,6 +113,7 @@ class Enforcer:
     def mend(self, vm: Vm) -> list[str]:
         """Look at a running VM and set again what somebody else has changed; returns what that was."""
         checks: tuple[tuple[str, Callable[[Vm], bool], Callable[[], None]], ...] = (
+            ("peripherals", self._devices_differ, lambda: follow(self._hypervisor, vm, self._devices(vm))),
             ("CPU", self._cpu_differs, lambda: self._set_cpu(vm, vm.record.allocation)),
             ("Network", self._network_differs, lambda: self._shape(vm, vm.record.allocation)),
             ("RAM", self._memory_differs, lambda: self._apply_again(Resource.RAM, vm)),
@@ -162,12 +166,18 @@ class Enforcer:
             return False
         return not self._shaper.holds(vm.vmid, interfaces, self.rate(vm.record.allocation))
 
+    def _devices(self, vm: Vm) -> tuple[Peripheral, ...]:
+        return peripherals_of(vm, self._bridge)
+
+    def _devices_differ(self, vm: Vm) -> bool:
+        return differ(self._hypervisor, vm, self._devices(vm))
+
     def _memory_differs(self, vm: Vm) -> bool:
         target = self._hypervisor.resources.memory(vm.vmid).target
         return abs(target - vm.record.allocation.ram) > SLACK
 
     def _storage_differs(self, vm: Vm) -> bool:
-        disk = next((disk for disk in vm.disks if disk.role == "data"), None)
+        disk = next((disk for disk in vm.disks if disk.role == ROLE), None)
         resources = self._hypervisor.resources
         if disk is None or disk.device not in resources.attached(vm.vmid):
             return False

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from dom0_agent.hypervisor.interface import Hypervisor
 from dom0_agent.resources.apply import Applied, ApplyChanges
 from dom0_agent.resources.links import Links
+from dom0_agent.resources.peripherals import Peripherals
 from dom0_agent.resources.picture import Device
 from dom0_agent.resources.sharing import Sharing
 from dom0_agent.resources.sweep import Sweep
 from dom0_agent.store.database import Database
+from dom0_agent.store.vms import VmTable
 from dom0_agent.vm.engine import VmEngine
 from dom0_agent.vm.hints import Hints
 
@@ -41,6 +43,9 @@ class ResourceService:
         self.apply = ApplyChanges(database, engine.holds, sharing, listener)
         self._sweep = Sweep(sharing.enforcer, engine.holds, self._hints, config.vm.sweep_interval)
         self._links: Links | None = None
+        self.peripherals = Peripherals(
+            VmTable(database), hypervisor, config.vm.bridge, config.resources.peripherals, engine.holds
+        )
 
     def device(self) -> Device:
         """What of this device can be shared out (R-064)."""

@@ -86,10 +86,9 @@ class Tc:
 
 
 def parse(output: str) -> Shown:
-    """What a batch printed. :class:`TcError` for what is neither JSON nor a class."""
+    """What a batch printed. :class:`TcError` for what looks like JSON and is none."""
     documents: list[Any] = []
     classes: list[HtbClass] = []
-    json_lines: list[str] = []
     for line in output.splitlines():
         match, sent = _CLASS.fullmatch(line), _SENT.fullmatch(line)
         if match is not None:
@@ -98,16 +97,11 @@ def parse(output: str) -> Shown:
             last = classes[-1]
             counted = HtbClass(last.classid, last.rate, last.ceil, int(sent["bytes"]), int(sent["dropped"]))
             classes[-1] = counted
-        elif line[:1] in "[]{}" or json_lines:
-            json_lines.append(line)
-    decoder, text = json.JSONDecoder(), "\n".join(json_lines).strip()
-    while text:
-        try:
-            document, end = decoder.raw_decode(text)
-        except ValueError as error:
-            raise TcError(f"tc printed what is not JSON: {text[:200]!r}") from error
-        documents.append(document)
-        text = text[end:].strip()
+        elif line.startswith("["):  # one document a line
+            try:
+                documents.append(json.loads(line))
+            except ValueError as error:
+                raise TcError(f"tc printed what is not JSON: {line[:200]!r}") from error
     return Shown(tuple(documents), tuple(classes))
 
 

@@ -76,6 +76,7 @@ class Vm:
     host_boot_id: str | None = None
     #: when its guest rebooted or crashed lately (seconds since the epoch), to see a loop
     restarts: tuple[float, ...] = ()
+    disabled: tuple[str, ...] = ()  #: peripherals that its domain must not have
     built_ram: int | None = None  #: bytes that its domain was built for: a guest grows no further while it lives
     #: bytes it was saved with, when ApplyChanges has changed its allocation since
     saved_ram: int | None = None
@@ -117,6 +118,7 @@ class Vm:
             "suspend_kind": None if kind is None else kind.value,
             "host_boot_id": self.host_boot_id,
             "restarts": list(self.restarts),
+            "disabled": list(self.disabled),
             "built_ram": self.built_ram,
             "saved_ram": self.saved_ram,
         }
@@ -137,9 +139,14 @@ class Vm:
             reserved=row.reserved,
             host_boot_id=None if boot_id is None else str(boot_id),
             restarts=tuple(float(when) for when in restarts) if isinstance(restarts, list) else (),
+            disabled=_names(build.get("disabled")),
             built_ram=_bytes(build.get("built_ram")),
             saved_ram=_bytes(build.get("saved_ram")),
         )
+
+
+def _names(value: object) -> tuple[str, ...]:
+    return tuple(str(name) for name in value) if isinstance(value, list) else ()
 
 
 def _bytes(value: object) -> int | None:

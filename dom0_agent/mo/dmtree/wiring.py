@@ -9,6 +9,8 @@ from dom0_agent.config import AgentConfig
 from dom0_agent.guest.interface import Guests
 from dom0_agent.images.download import Downloader
 from dom0_agent.images.model import ImageService
+from dom0_agent.mo.dcmo import Devices, dcmo
+from dom0_agent.mo.dcmo_nodes import DCMO
 from dom0_agent.mo.dmtree.facts_nodes import DEVDETAIL, DEVINFO
 from dom0_agent.mo.dmtree.forwarded import ForwardedObject, Surroundings
 from dom0_agent.mo.dmtree.fumo import Fumo, fumo
@@ -36,6 +38,7 @@ class Parts:
     images: ImageService
     guests: Guests
     domains: Domains
+    devices: Devices
 
 
 class GuestManagement:
@@ -62,6 +65,7 @@ class GuestManagement:
             around,
             {
                 LAWMO: lawmo(holder),
+                DCMO: dcmo(parts.devices),
                 SCOMO: scomo(self._packages),
                 FUMO: fumo(parts.images, self._packages, config.fumo.health_timeout),
                 DEVINFO: ForwardedObject,
