@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Fuzzer of everything in ``omadm`` that reads foreign octets, by mutations of good messages.
 
-Only ProtocolError may escape a decoder, nothing may escape a session, and no input may take longer than a second.
-``--seconds`` is the length of the campaign (30 in CI, 600 by hand), ``--seed`` makes it repeatable. Ends with one line
-of JSON; exit status 1 and the input as a file when something was found.
+Mutations are of octets and of elements. Guided by what the code says: an input with an outcome that was never seen
+before (another complaint, other commands in the message, another answer or state of the session) becomes material for
+further mutations. Only ProtocolError may escape a decoder, nothing may escape a session, and no input may take longer
+than a second. ``--seconds`` is the length of the campaign (30 in CI, 600 by hand), ``--seed`` makes it repeatable. Ends
+with one line of JSON; exit status 1 and the input as a file when something was found.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ import argparse
 import json
 import pathlib
 import random
+import re
 import sys
 import time
 import traceback
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
@@ -26,73 +29,19 @@ from dom0_agent.omadm.bootstrap import apply_profile, profile_from
 from dom0_agent.omadm.codec import Codec
 from dom0_agent.omadm.notification import build_notification, parse_notification
 from dom0_agent.omadm.status import ProtocolError
-from dom0_agent.omadm.tnds import decode_tnds
+from dom0_agent.omadm.tnds import TndsNode, decode_tnds
 from dom0_agent.omadm.trace import trace_lines
 from dom0_agent.omadm.wbxml import WbxmlCodec
 from dom0_agent.omadm.xml import XmlCodec
+from tests.fuzz.mutators import WBXML_WORDS, XML_WORDS, ElementMutator, Mutator
 from tests.unit.omadm.dm_pair import Application, LeafTree, Pair
 from tests.unit.omadm.messages import MESSAGES
 
+Mutate = Callable[[bytes, bytes], bytes]
+
 SLOWEST = 1.0  #: seconds for one input
-#: pieces to be put in, separated by bars
-_XML_WORDS = (
-    b"<Atomic>|</Atomic>|<Sequence>|</Item>|<Item>|<MoreData/>|<Final/>|<![CDATA[|]]>|<!--|-->|&lt;|&#0;|&#x10FFFF;|&x;"
-    b"|<!DOCTYPE a [|<?x?>| xmlns='y'|<Data>|</Data>|1222|1223|1225|1101|213|407|401|212|4294967296|-1|?list=TNDS"
-    b"|?prop=ACL|<Chal>|<Status>|<Results>|<Size xmlns='syncml:metinf'>9</Size>|\xc3\xa4|\xff|\x00"
-).split(b"|")
-_WBXML_WORDS = (
-    b"\x00\x00|\x00\x01|\x00\x02|\x01|\x02\x81\x44|\x03a\x00|\x83\x00|\xc3\x03abc|\xc3\x8f\xff|\x48|\x64|\x54|\x34|\x12"
-    b"|\x4f\x03213\x00\x01|\x4f\x031222\x00\x01|\x7c|\x5a\x00\x01"
-).split(b"|")
-
-
-class Mutator:
-    """Damages octets the way that both accidents and attackers do."""
-
-    def __init__(self, rng: random.Random, words: list[bytes]) -> None:
-        self._rng = rng
-        self._words = words
-
-    def __call__(self, octets: bytes, other: bytes) -> bytes:
-        """A few random mutations of ``octets``; ``other`` is material to splice in."""
-        for _ in range(self._rng.randint(1, 5)):
-            octets = self._rng.choice(self._MUTATIONS)(self, octets, other)
-        return octets
-
-    def _at(self, octets: bytes) -> int:
-        return self._rng.randrange(len(octets) + 1)
-
-    def _flip(self, octets: bytes, _other: bytes) -> bytes:
-        if not octets:
-            return octets
-        changed = bytearray(octets)
-        changed[self._rng.randrange(len(changed))] ^= 1 << self._rng.randrange(8)
-        return bytes(changed)
-
-    def _insert_word(self, octets: bytes, _other: bytes) -> bytes:
-        at = self._at(octets)
-        return octets[:at] + self._rng.choice(self._words) + octets[at:]
-
-    def _overwrite_word(self, octets: bytes, _other: bytes) -> bytes:
-        at, word = self._at(octets), self._rng.choice(self._words)
-        return octets[:at] + word + octets[at + len(word) :]
-
-    def _delete(self, octets: bytes, _other: bytes) -> bytes:
-        begin, end = sorted((self._at(octets), self._at(octets)))
-        return octets[:begin] + octets[min(end, begin + 40) :]
-
-    def _repeat(self, octets: bytes, _other: bytes) -> bytes:
-        begin, end = sorted((self._at(octets), self._at(octets)))
-        part = octets[begin : min(end, begin + 200)]
-        return octets[:begin] + part * self._rng.choice((2, 3, 50)) + octets[begin:]
-
-    def _splice(self, octets: bytes, other: bytes) -> bytes:
-        return octets[: self._at(octets)] + other[self._at(other) :]
-
-    def _truncate(self, octets: bytes, _other: bytes) -> bytes:
-        return octets[: self._at(octets)]
-
-    _MUTATIONS = (_flip, _insert_word, _overwrite_word, _delete, _repeat, _splice, _truncate)
+KEPT = 500  #: inputs with new outcomes that a target keeps
+KEPT_LENGTH = 20_000  #: octets of the longest that is kept: mutations make inputs longer, and long ones slow
 
 
 class Campaign:
@@ -103,8 +52,11 @@ class Campaign:
         self.runs: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.slowest = 0.0
-        self._xml = Mutator(self.rng, _XML_WORDS)
-        self._wbxml = Mutator(self.rng, _WBXML_WORDS)
+        self._outcomes: dict[str, set[object]] = defaultdict(set)
+        self._kept: dict[str, list[bytes]] = defaultdict(list)
+        self._xml = Mutator(self.rng, XML_WORDS)
+        self._wbxml = Mutator(self.rng, WBXML_WORDS)
+        self._elements = {codec: ElementMutator(self.rng, codec, self._octets(codec)) for codec in _CODECS}
         self._seeds = {codec: [codec.encode(message) for message in MESSAGES.values()] for codec in _CODECS}
         self._conversations = {codec: _conversation(codec) for codec in _CODECS}
         self.targets: tuple[Callable[[], tuple[str, bytes, Callable[[bytes], object]]], ...] = (
@@ -117,9 +69,29 @@ class Campaign:
             self._tnds,
         )
 
-    def _mutated(self, codec: Codec, seeds: list[bytes]) -> bytes:
-        mutate = self._xml if isinstance(codec, XmlCodec) else self._wbxml
-        return mutate(self.rng.choice(seeds), self.rng.choice(seeds))
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """Different outcomes per target."""
+        return {name: len(found) for name, found in sorted(self._outcomes.items())}
+
+    def _mutated(self, name: str, mutate: Mutate, seeds: list[bytes]) -> bytes:
+        kept = self._kept[name]
+        pools = (seeds, kept) if kept else (seeds,)
+        return mutate(self.rng.choice(self.rng.choice(pools)), self.rng.choice(self.rng.choice(pools)))
+
+    def _octets(self, codec: Codec) -> Mutator:
+        return self._xml if isinstance(codec, XmlCodec) else self._wbxml
+
+    def _mutator(self, codec: Codec) -> Mutate:
+        return self._elements[codec] if self.rng.random() < 0.5 else self._octets(codec)
+
+    def _learn(self, name: str, octets: bytes, outcome: object) -> None:
+        found = self._outcomes[name]
+        if outcome in found or len(self._kept[name]) >= KEPT:
+            return
+        found.add(outcome)
+        if len(octets) <= KEPT_LENGTH:
+            self._kept[name].append(octets)
 
     def _decode(self, codec: Codec) -> tuple[str, bytes, Callable[[bytes], object]]:
         def run(octets: bytes) -> object:
@@ -128,9 +100,10 @@ class Campaign:
             if not any(isinstance(command, c.UnknownCommand) for command in c.walk(message.body)):
                 again = codec.decode(codec.encode(message))
                 assert codec.encode(again) == codec.encode(codec.decode(codec.encode(again))), "encoding is not stable"
-            return message
+            return _shape(message)
 
-        return f"decode {codec.media_type}", self._mutated(codec, self._seeds[codec]), run
+        name = f"decode {codec.media_type}"
+        return name, self._mutated(name, self._mutator(codec), self._seeds[codec]), run
 
     def _client(self, codec: Codec) -> tuple[str, bytes, Callable[[bytes], object]]:
         """A client session at a random point of a good conversation; ProtocolError must not escape it either."""
@@ -141,16 +114,18 @@ class Campaign:
         def run(octets: bytes) -> object:
             client = Pair(LeafTree({"./X": "1"}), codec=codec).client("1F")
             client.start()
-            for answer in answers[:step]:
-                client.receive(answer)
+            for good in answers[:step]:
+                client.receive(good)
             try:
-                client.receive(octets)
+                answer = client.receive(octets)
                 client.receive(octets + b" ")
             except ProtocolError as error:
                 raise AssertionError("ProtocolError escaped the client session") from error
-            return None
+            ended = None if client.outcome is None else client.outcome.reason
+            return step, ended, client.state, None if answer is None else _shape(codec.decode(answer))
 
-        return f"client {codec.media_type}", self._mutated(codec, answers), run
+        name = f"client {codec.media_type}"
+        return name, self._mutated(name, self._mutator(codec), answers), run
 
     def _server(self, codec: Codec) -> tuple[str, bytes, Callable[[bytes], object]]:
         bodies = self._conversations[codec]
@@ -162,27 +137,34 @@ class Campaign:
             application = _application()
             for question in questions[:step]:
                 server.receive(question, application)
-            server.receive(octets, application)
+            answer = server.receive(octets, application)
             server = Pair(codec=codec).server("1F", json.loads(json.dumps(server.to_dict())))
-            return server
+            return step, server.state, _shape(codec.decode(answer)), tuple(application.codes.items())
 
-        return f"server {codec.media_type}", self._mutated(codec, questions), run
+        name = f"server {codec.media_type}"
+        return name, self._mutated(name, self._mutator(codec), questions), run
 
     def _notification(self) -> tuple[str, bytes, Callable[[bytes], object]]:
         seed = build_notification("server", "secret", b"nonce", 7)
-        return "notification", self._wbxml(seed, seed), parse_notification
+
+        def run(octets: bytes) -> object:
+            found = parse_notification(octets)
+            return found.version, found.ui_mode, found.initiator, bool(found.vendor)
+
+        return "notification", self._mutated("notification", self._wbxml, [seed]), run
 
     def _hmac(self) -> tuple[str, bytes, Callable[[bytes], object]]:
         seed = b'algorithm=MD5, username="Robert \\"Bob\\" Jordan", mac=urdCeS3JUmjFgi8SX3webw=='
-        return "hmac header", self._xml(seed, seed), lambda octets: parse_hmac_header(octets.decode("latin-1"))
+        octets = self._mutated("hmac header", self._xml, [seed])
+        return "hmac header", octets, lambda octets: bool(parse_hmac_header(octets.decode("latin-1")).username)
 
     def _bootstrap(self) -> tuple[str, bytes, Callable[[bytes], object]]:
         codec = _CODECS[1]
 
         def run(octets: bytes) -> object:
-            return apply_profile(profile_from(codec.media_type, octets), LeafTree(), "server")
+            return apply_profile(profile_from(codec.media_type, octets), LeafTree(), "server").results[:8]
 
-        return "bootstrap", self._mutated(codec, self._seeds[codec]), run
+        return "bootstrap", self._mutated("bootstrap", self._wbxml, self._seeds[codec]), run
 
     def _tnds(self) -> tuple[str, bytes, Callable[[bytes], object]]:
         seed = (
@@ -190,7 +172,22 @@ class Campaign:
             b"<node/></Format><Type><DDFName/></Type></RTProperties><Node><NodeName>b</NodeName><RTProperties><Format><bin/>"
             b"</Format><Type><MIME>a/b</MIME></Type></RTProperties><Value>AAEC</Value></Node></Node></MgmtTree>"
         )
-        return "tnds", self._xml(seed, seed), decode_tnds
+        wbxml = (
+            bytes.fromhex("0200006A1B")
+            + b"-//OMA//DTD-DM-DDF 1.2//EN\0"
+            + bytes.fromhex(
+                "0002 60 77 03312E3200 01 64 66 036100 01 6F 5C 25 01 75 51 01 01 01"
+                "64 66 036200 01 6F 5C 0A 01 75 61 03612F6200 01 01 01 76 C303000102 01 01 01 01"
+            )
+        )
+        decode_tnds(wbxml)
+
+        def run(octets: bytes) -> object:
+            return _tnds_shape(decode_tnds(octets))
+
+        if self.rng.random() < 0.5:
+            return "tnds+wbxml", self._mutated("tnds+wbxml", self._wbxml, [wbxml]), run
+        return "tnds", self._mutated("tnds", self._xml, [seed]), run
 
     def step(self) -> tuple[str, bytes, str] | None:
         """One input; the target, the input and the report when something is wrong with it."""
@@ -198,9 +195,10 @@ class Campaign:
         self.runs[name] += 1
         began = time.thread_time()
         try:
-            run(octets)
-        except ProtocolError:
+            self._learn(name, octets, run(octets))
+        except ProtocolError as error:
             self.refused[name] += 1
+            self._learn(name, octets, _NUMBERS.sub("#", str(error)))
         except Exception:  # noqa: BLE001 - whatever escapes is what we are looking for
             return name, octets, traceback.format_exc()
         took = time.thread_time() - began
@@ -209,6 +207,29 @@ class Campaign:
 
 
 _CODECS: tuple[Codec, ...] = (XmlCodec(), WbxmlCodec())
+
+
+#: numbers and quoted texts: what makes the same complaint look different
+_NUMBERS = re.compile(r"[0-9]+|'[^']*'|\"[^\"]*\"|0x[0-9a-f]+")
+
+
+def _shape(message: c.Message) -> object:
+    """What kind of message it is: its commands and their codes, and how often parts of Items are there."""
+    commands = []
+    for command in list(c.walk(message.body))[:12]:
+        items: tuple[c.Item, ...] = getattr(command, "items", ())
+        parts = {
+            part
+            for item in items[:4]
+            for part in ("target", "source", "meta", "data", "more_data")
+            if getattr(item, part)
+        }
+        commands.append((type(command).__name__, getattr(command, "code", None), min(len(items), 3), frozenset(parts)))
+    return message.final, message.header.cred is not None, message.header.meta is not None, tuple(commands)
+
+
+def _tnds_shape(nodes: Sequence[TndsNode]) -> object:
+    return tuple((node.format, bool(node.name), bool(node.acl), _tnds_shape(node.children)) for node in nodes[:6])
 
 
 def _application() -> Application:
@@ -250,6 +271,7 @@ def main() -> int:
         "inputs": sum(campaign.runs.values()),
         "refused": sum(campaign.refused.values()),
         "slowest_s": round(campaign.slowest, 3),
+        "outcomes": campaign.outcomes,
         "by_target": dict(sorted(campaign.runs.items())),
         "ok": found is None,
     }
