@@ -90,7 +90,7 @@ class ClientSession:
         self._ver_proto = ver_proto
         self._batch = batch
         self._auth = ClientAuthentication(account, nonces, random_bytes)
-        self._executor = Executor(tree, account.server_id, codec.carry, ui)
+        self._executor = Executor(tree, account.server_id, codec.carry, ui, max_received=limits.max_obj_size)
         self._assembler = Assembler(limits.max_obj_size)
         self._outbox = Outbox(codec)
         self._alerts = list(alerts)

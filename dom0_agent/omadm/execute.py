@@ -14,6 +14,7 @@ from dom0_agent.omadm import commands as c
 from dom0_agent.omadm.alerts import USER_INTERACTION
 from dom0_agent.omadm.interaction import UserInterface, answer_items, question_from
 from dom0_agent.omadm.node import Format
+from dom0_agent.omadm.outbox import carried_size
 from dom0_agent.omadm.status import DMError, Status
 from dom0_agent.omadm.tnds import is_tnds
 from dom0_agent.omadm.tree_access import AtomicAccess, ItemValue, NodeResult, TreeAccess
@@ -48,7 +49,10 @@ class _Reply:
 
 
 class Executor:
-    """Runs the commands of one server's messages. ``max_object``: the server's MaxObjSize (octets), if it named one."""
+    """Runs the commands of one server's messages.
+
+    ``max_object``: the server's MaxObjSize (octets), if it named one; ``max_received``: ours. What is larger is 413.
+    """
 
     def __init__(
         self,
@@ -56,13 +60,16 @@ class Executor:
         server_id: str,
         carry: Callable[[c.Item], c.Item],
         ui: UserInterface | None = None,
+        *,
         max_object: int | None = None,
+        max_received: int | None = None,
     ) -> None:
         self._tree = tree
         self._server_id = server_id
         self._carry = carry
         self._ui = ui
         self.max_object = max_object
+        self._max_received = max_received
         self._stopped = False
 
     def begin_message(self) -> None:
@@ -98,7 +105,7 @@ class Executor:
         except DMError as error:
             return error.status
         items = [self._result(node) for node in found]
-        if self.max_object is not None and any(len(i.data or "") > self.max_object for i in items):
+        if any(_exceeds(found.data, self.max_object) for found in items):
             return Status.TOO_LARGE
         results += items
         return Status.OK
@@ -112,7 +119,7 @@ class Executor:
         codes: list[int] = []
         for item in command.items:
             try:
-                codes.append(run(self, command, item))
+                codes.append(Status.TOO_LARGE if _exceeds(item.data, self._max_received) else run(self, command, item))
             except DMError as error:
                 codes.append(error.status)
         return _Reply(command, codes or [Status.INCOMPLETE])
@@ -300,6 +307,13 @@ def not_written(answer: c.BodyElement, code: int) -> c.BodyElement:
 
 
 _WRITES = frozenset({"Add", "Copy", "Delete", "Replace"})
+
+
+def _exceeds(data: c.Data | None, most: int | None) -> bool:
+    """Whether an object has more than ``most`` octets; text has up to four for each character."""
+    if data is None or most is None or len(data) * 4 <= most:
+        return False
+    return carried_size(data) > most
 
 
 def _target(item: c.Item) -> str:

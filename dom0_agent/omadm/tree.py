@@ -279,12 +279,13 @@ class ManagementTree:
     def _refresh(self, server_id: str, path: Path, *, below: bool) -> None:
         """Let the object at ``path``, or all ``below``, mirror what is true now, if the server may read there."""
         place = self._places.resolve(path)
-        if place is None or not self._lookup.effective_acl(path).grants(Command.GET, server_id):
+        if place is None or not (below or place.is_refreshable):
             return
-        concerned: tuple[object, ...] = (place.mo, *(self._places.mounted_below(path) if below else ()))
-        for mo in concerned:
-            if isinstance(mo, Refreshable):
-                mo.refresh()
+        if self._lookup.effective_acl(path).grants(Command.GET, server_id):
+            concerned: tuple[object, ...] = (place.mo, *(self._places.mounted_below(path) if below else ()))
+            for mo in concerned:
+                if isinstance(mo, Refreshable):
+                    mo.refresh()
 
     def _target(self, uri: str) -> DmUri:
         target = self._parse(uri)

@@ -60,7 +60,8 @@ class Lookup:
                 acl = parse_acl(node.acl)
             else:
                 acl = self.effective_acl(path[:-1]) if path else parse_acl(ROOT_DEFAULT)
-            self._acls[path] = acl
+            if node is not None:  # else not kept: when the node comes, it may bring an ACL of its own
+                self._acls[path] = acl
         return acl
 
     def forget_acls(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from dom0_agent.omadm.mo import ManagementObject, Path
+from dom0_agent.omadm.mo import ManagementObject, Path, Refreshable
 from dom0_agent.omadm.node import Command, Format, NodeDef, Scope, Source
 
 #: What a server may do to nodes that no definition describes (below an ``open`` node); never Exec (reading A-42).
@@ -21,12 +21,13 @@ _STRUCTURE = NodeDef("*", Format.NODE, frozenset({Command.GET}), scope=Scope.PER
 class Place:
     """A definition where it applies. ``free``: no definition describes the node, its format and type are its own."""
 
-    __slots__ = ("_child_of_open", "_named", "_unnamed", "definition", "free", "is_live", "mo")
+    __slots__ = ("_child_of_open", "_named", "_unnamed", "definition", "free", "is_live", "is_refreshable", "mo")
 
     def __init__(self, definition: NodeDef, mo: ManagementObject | None, *, free: bool = False) -> None:
         self.definition = definition
         self.mo = mo
         self.free = free
+        self.is_refreshable = isinstance(mo, Refreshable)
         self.is_live = definition.source is Source.LIVE and not definition.is_interior
         self._named: dict[str, Place] = {}
         self._unnamed: Place | None = None

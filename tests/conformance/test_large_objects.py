@@ -238,6 +238,27 @@ def test_restart_after_1225(syntax: str) -> None:
     assert texts(answer, "SyncBody/Results/Item/Meta/Size") == ["5000"]
 
 
+@rule("Large objects: MaxObjSize", "a larger object in one message is refused with 413, its smaller neighbour is not")
+def test_max_obj_size_without_chunks(syntax: str) -> None:
+    tree = LeafTree()
+    board = Board(syntax, tree, limits=SessionLimits(max_obj_size=1000))
+    items = "".join(
+        f"<Item><Target><LocURI>./{name}</LocURI></Target><Data>{value}</Data></Item>"
+        for name, value in (("fits", "ä" * 500), ("not", "ä" * 500 + "x"))
+    )
+    root = board.ask(f"<Add><CmdID>5</CmdID>{items}</Add>")
+    assert codes(root)[-2:] == [("Add", "200"), ("Add", "413")]
+    assert list(tree.leaves) == ["./fits"]
+
+
+@rule("Large objects: MaxObjSize", "the server's limit counts octets, not characters")
+def test_max_obj_size_counts_octets(syntax: str) -> None:
+    board = Board(syntax, LeafTree({"./fits": "ä" * 500, "./not": "ä" * 501}))
+    header = metinf(MaxObjSize="1000")
+    assert code_of(board.ask(command("Get", "5", "./fits"), header=header), "5") == "200"
+    assert code_of(board.ask(command("Get", "5", "./not"), header=header), "5") == "413"
+
+
 # ---- the server --------------------------------------------------------------------------------------------------
 
 

@@ -236,3 +236,17 @@ def own_acl_of(tree: ManagementTree, path: tuple[str, ...]) -> str:
     node = tree.node(path)
     assert node is not None
     return node.acl
+
+
+def test_who_looked_before_a_node_was_there_does_not_change_its_acl() -> None:
+    """7.4: an ACL is in force from the moment that the node has it, also for children added in the same command."""
+    tree, _, _ = make_tree()
+    tree.device_set_acl((), "Add=*&Get=*")
+    with pytest.raises(DMError):
+        tree.copy("A", "./Machines/m/Ext/new", "./Machines/m/Ext/other")
+    with pytest.raises(DMError):
+        tree.get("A", "./Machines/m/Ext/new")
+    tree.add("A", "./Machines/m/Ext/new/below", ItemValue(format=Format.NODE))
+    assert own_acl(tree, "./Machines/m/Ext/new") == "Add=A&Delete=A&Get=*&Replace=A"
+    assert own_acl(tree, "./Machines/m/Ext/new/below") == "", "it inherits what gives its owner everything"
+    tree.delete("A", "./Machines/m/Ext/new")
