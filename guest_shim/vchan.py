@@ -86,14 +86,14 @@ def available() -> bool:
 
 
 def _never_block(handle: int, *, server: bool) -> None:
-    """Clear the flag ``blocking``: the library leaves in it what was in its memory before.
+    """Clear the flags ``blocking`` and ``server_persist``: the library leaves in them what was in its memory before.
 
     :class:`VchanError` when the structure does not look as it does in the releases that we know.
     """
     flags = ctypes.c_uint32.from_address(handle + _FLAGS_OFFSET)
-    if flags.value & _PERSISTS or bool(flags.value & _IS_SERVER) is not server:
+    if bool(flags.value & _IS_SERVER) is not server:
         raise VchanError("this libxenvchan is laid out in a way that is not known here")
-    flags.value &= ~_BLOCKING
+    flags.value &= ~(_BLOCKING | _PERSISTS)
 
 
 class VchanLink:
@@ -157,8 +157,12 @@ class VchanLink:
     def send(self, data: bytes | memoryview) -> int:
         """Write what fits into the ring."""
         self._open()
-        if self._waits and self._library.is_open(self._handle) != 1:
-            return 0
+        if self._waits:
+            state = self._library.is_open(self._handle)
+            if state == 0:
+                raise LinkClosed("the other side closed the vchan")
+            if state != 1:
+                return 0
         raw = bytes(data[:RING])
         size = self._library.write(self._handle, raw, len(raw))
         if size < 0:

@@ -146,7 +146,13 @@ class XenChannel:
 
     def _link(self, grant: dict[str, str], bus: XenBus, watcher: XenBus) -> Link:
         if grant["transport"] == "vchan":
-            return vchan.VchanLink.connect(f"{self._base}/vchan")
+            try:
+                return vchan.VchanLink.connect(f"{self._base}/vchan")
+            except vchan.VchanError as error:
+                if "xenstore" in self._transports:
+                    logger.warning("no vchan from now on: %s", error)
+                    self._transports = ["xenstore"]
+                raise
         changes = _BusChanges(bus, watcher, grant, self._base)
         return MailboxLink(
             bus,
