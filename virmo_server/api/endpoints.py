@@ -16,6 +16,7 @@ from virmo_server.model import OrderState, Role
 Limit = Annotated[int, Field(ge=1, le=1000)]
 Sessions = Annotated[int, Field(ge=1, le=100)]
 OrderId = Annotated[int, Field(ge=1, le=2**63 - 1)]
+Offset = Annotated[int, Field(ge=0, lt=2**31)]
 DEFAULT_LIMIT = 200
 
 _LIMIT = {"limit": Query(Limit, "at most so many", DEFAULT_LIMIT)}
@@ -25,7 +26,13 @@ ENDPOINTS = (
     Endpoint("GET", "/server", Role.VIEWER, "Who answers", op.get_server, schema.ServerView, problems=()),
     Endpoint(
         "GET", "/devices", Role.VIEWER, "List devices", op.list_all_devices, list[schema.DeviceView],
-        query={"label": Query(schema.Label, "only devices with this label")}, problems=(),
+        query={
+            "label": Query(schema.Label, "only devices with this label"),
+            "word": Query(schema.Text, "only devices with this word in name, DevId, manufacturer, model or a label"),
+            "offset": Query(Offset, "leave out so many of the first", 0),
+            "limit": Query(Limit, "at most so many (default: all)"),
+        },
+        problems=(),
     ),
     Endpoint(
         "POST", "/devices", Role.ADMIN, "Register a device", op.add_device, schema.RegistrationView,

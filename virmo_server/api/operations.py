@@ -14,6 +14,7 @@ from virmo_server.api.placing import place_order
 from virmo_server.audit import audited
 from virmo_server.devices import knowledge
 from virmo_server.devices.registry import (
+    DeviceFilter,
     NewDevice,
     find_and_lock_device,
     find_device,
@@ -44,9 +45,12 @@ def get_server(call: Call) -> schema.ServerView:
 
 
 def list_all_devices(call: Call) -> list[schema.DeviceView]:
-    """All devices, by name."""
+    """Devices by name: all of them, or those that are asked for."""
+    asked = call.query
+    which = DeviceFilter(label=asked["label"] or "", word=asked["word"] or "")
     with call.services.database.read() as session:
-        return views.device_views(session, list_devices(session, label=call.query["label"]))
+        found = list_devices(session, which, offset=asked["offset"], limit=asked["limit"])
+        return views.device_views(session, found)
 
 
 @audited
@@ -200,7 +204,7 @@ def create_group(call: Call) -> schema.GroupView:
     refused = []
     ordered: list[int] = []
     with call.services.database.write() as session:
-        devices = list_devices(session, label=body.label)
+        devices = list_devices(session, DeviceFilter(label=body.label))
         if not devices:
             raise not_found("device with the label", body.label, "see 'virmo device list'")
         group = OrderGroup(

@@ -37,6 +37,10 @@ from virmo_server.procedures.states import image_state_words, parse_state, vm_st
 AGENT_CA_FILE = "/etc/virmo-agent/server-ca.pem"
 
 
+#: Rows of so many devices are asked for by id; of more, the whole tables are read.
+_MOST_BY_ID = 500
+
+
 def device_view(session: Session, device: Device) -> schema.DeviceView:
     """A device with its counts."""
     return device_views(session, [device])[0]
@@ -44,7 +48,7 @@ def device_view(session: Session, device: Device) -> schema.DeviceView:
 
 def device_views(session: Session, devices: Sequence[Device]) -> list[schema.DeviceView]:
     """Devices with their counts; the number of queries does not grow with theirs."""
-    only = [devices[0].id] if len(devices) == 1 else None
+    only = [device.id for device in devices] if len(devices) <= _MOST_BY_ID else None
     vms = _counts(session, Vm.device_id, only)
     orders = _counts(session, Order.device_id, only, Order.state.in_(OPEN_STATES))
     wanted = select(KnownNode).where(KnownNode.uri.endswith("/DeviceResources"))

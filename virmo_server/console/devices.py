@@ -9,7 +9,8 @@ from virmo_server.api import schema
 from virmo_server.console.links import url
 from virmo_server.console.visit import Answer, Changed, Goto, Page, Visit
 from virmo_server.console.words import order_words
-from virmo_server.devices.overview import vm_states
+from virmo_server.devices.overview import figures, labels, vm_states
+from virmo_server.devices.registry import DeviceFilter
 
 #: Rows of a page of the list.
 PAGE_ROWS = 100
@@ -18,28 +19,25 @@ SHOWN = "100"
 
 
 def devices_page(visit: Visit) -> Answer:
-    """All devices, by label and by a word in name, DevId or model."""
-    label = visit.query.get("label", "")
-    word = visit.query.get("word", "").strip()
-    everything: list[schema.DeviceView] = visit.call(op.list_all_devices)
-    chosen = [device for device in everything if _fits(device, label, word)]
-    page = _page_number(visit.query.get("page", ""), len(chosen))
-    shown = chosen[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
+    """Devices by label, and by a word in name, DevId, model or label."""
+    which = DeviceFilter(label=visit.query.get("label", ""), word=visit.query.get("word", "").strip())
     with visit.services.database.read() as session:
-        states = vm_states(session, [device.name for device in shown])
+        counted, names = figures(session, which), labels(session)
+    page = _page_number(visit.query.get("page", ""), counted.devices)
+    asked = {"label": which.label, "word": which.word, "offset": (page - 1) * PAGE_ROWS, "limit": PAGE_ROWS}
+    query = {name: str(value) for name, value in asked.items() if value}
+    devices: list[schema.DeviceView] = visit.call(op.list_all_devices, query=query)
+    with visit.services.database.read() as session:
+        states = vm_states(session, [device.name for device in devices])
     values = {
-        "devices": shown,
+        "devices": devices,
         "states": states,
-        "count": len(chosen),
-        "total": len(everything),
-        "labels": sorted({name for device in everything for name in device.labels}),
-        "label": label,
-        "word": word,
+        "figures": counted,
+        "labels": names,
+        "label": which.label,
+        "word": which.word,
         "page": page,
-        "pages": -(-len(chosen) // PAGE_ROWS) or 1,
-        "vm_total": sum(device.vm_count for device in everything),
-        "open_total": sum(device.open_orders for device in everything),
-        "trouble_total": sum(device.auth_failed_at is not None for device in everything),
+        "pages": -(-counted.devices // PAGE_ROWS) or 1,
     }
     return Page("devices.html", values)
 
@@ -130,13 +128,6 @@ def _device(visit: Visit) -> dict[str, Any]:
 def _images(visit: Visit) -> list[schema.DeviceImageView]:
     images: list[schema.DeviceImageView] = visit.call(op.list_device_images, path=visit.path)
     return images
-
-
-def _fits(device: schema.DeviceView, label: str, word: str) -> bool:
-    if label and label not in device.labels:
-        return False
-    texts = (device.name, device.dev_id, device.manufacturer, device.model, *device.labels)
-    return any(word.lower() in (text or "").lower() for text in texts)
 
 
 def _page_number(untrusted_text: str, rows: int) -> int:

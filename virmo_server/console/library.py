@@ -6,6 +6,9 @@ from virmo_server.api import operations as op
 from virmo_server.api import schema
 from virmo_server.console.visit import Answer, Changed, Page, Visit
 
+#: Devices whose names are suggested; others can be typed.
+SUGGESTED = "500"
+
 #: media type, what it is for people, ends of file names that suggest it
 MEDIA_TYPES = (
     ("application/vnd.virmo.bundle+tar", "VM bundle (tar, perhaps packed)", ".tar .tar.gz .tgz .tar.xz .tar.zst"),
@@ -19,7 +22,7 @@ MEDIA_TYPES = (
 def images_page(visit: Visit) -> Answer:
     """The library."""
     images: list[schema.ImageView] = visit.call(op.list_images)
-    devices: list[schema.DeviceView] = visit.call(op.list_all_devices)
+    devices: list[schema.DeviceView] = visit.call(op.list_all_devices, query={"limit": SUGGESTED})
     values = {
         "images": images,
         "total_size": sum(image.size for image in images),

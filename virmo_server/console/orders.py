@@ -6,6 +6,7 @@ from virmo_server.api import operations as op
 from virmo_server.api import schema
 from virmo_server.console.links import url
 from virmo_server.console.visit import Answer, Changed, Page, Visit
+from virmo_server.devices.overview import labels
 from virmo_server.model import OrderState
 
 SHOWN = "200"
@@ -35,10 +36,10 @@ def cancel(visit: Visit) -> Answer:
 def groups_page(visit: Visit) -> Answer:
     """Orders for many devices at once."""
     groups: list[schema.GroupView] = visit.call(op.list_groups, query={"limit": SHOWN})
-    devices: list[schema.DeviceView] = visit.call(op.list_all_devices)
-    labels = sorted({label for device in devices for label in device.labels})
+    with visit.services.database.read() as session:
+        names = labels(session)
     images: list[schema.ImageView] = visit.call(op.list_images)
-    return Page("groups.html", {"groups": groups, "labels": labels, "library": images})
+    return Page("groups.html", {"groups": groups, "labels": names, "library": images})
 
 
 def group_page(visit: Visit) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session, selectinload
 
 from virmo_server.clock import Clock
@@ -119,12 +119,34 @@ def find_and_lock_device(session: Session, reference: str) -> Device:
     return device
 
 
-def list_devices(session: Session, *, label: str | None = None) -> list[Device]:
-    """All devices, or those with ``label``, by name."""
-    query = select(Device).options(selectinload(Device.labels)).order_by(Device.name)
-    if label is not None:
-        query = query.where(Device.labels.any(DeviceLabel.label == label))
-    return list(session.scalars(query))
+@dataclass(frozen=True, slots=True)
+class DeviceFilter:
+    """Which devices: with this label; with this word in name, DevId, manufacturer, model or a label. Empty: any."""
+
+    label: str = ""
+    word: str = ""
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """For queries on :class:`Device`."""
+        found = []
+        if self.label:
+            found.append(Device.labels.any(DeviceLabel.label == self.label))
+        if self.word:
+            columns = (Device.name, Device.dev_id, Device.man, Device.mod)
+            in_label = Device.labels.any(DeviceLabel.label.icontains(self.word, autoescape=True))
+            found.append(or_(in_label, *(column.icontains(self.word, autoescape=True) for column in columns)))
+        return found
+
+
+EVERY_DEVICE = DeviceFilter()
+
+
+def list_devices(
+    session: Session, which: DeviceFilter = EVERY_DEVICE, *, offset: int = 0, limit: int | None = None
+) -> list[Device]:
+    """These devices by name; at most ``limit`` of them, after the first ``offset``."""
+    query = select(Device).options(selectinload(Device.labels)).order_by(Device.name).where(*which.conditions())
+    return list(session.scalars(query.offset(offset).limit(limit)))
 
 
 def _set_credentials(device: Device, credentials: Credentials, vault: Vault) -> None:
