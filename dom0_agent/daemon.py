@@ -363,6 +363,7 @@ class Agent:
             "image.list": lambda _: self.overview.images(),
             "session": self._wish_sessions,
             **guest_calls(self.guests, self.overview.vmid),
+            **self.resources.calls(lambda: self.overview.nodes),
         }
 
     @staticmethod

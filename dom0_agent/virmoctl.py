@@ -11,6 +11,7 @@ from typing import Any
 
 from dom0_agent.control_client import DEFAULT_SOCKET, ControlError, call
 from dom0_agent.guest.views import PING_TIMEOUT, show_info, show_ping, show_trace
+from dom0_agent.resources.views import show_plan, show_usage
 from dom0_agent.terminal import size, table
 
 SESSION_TIMEOUT = 600.0  #: seconds; a session with a long answer limit and many commands
@@ -68,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("vm", help="VMID, or the name of the VM's node below ./VirMO")
     image = commands.add_parser("image", help="VM images.").add_subparsers(required=True, metavar="COMMAND")
     command(image, "list", "All images with their states.", View("image.list", _show_images))
+    resources = command(
+        commands, "resources", "What VMs hold of this machine, and what they use.", View("resources", show_usage)
+    ).add_subparsers(metavar="COMMAND")
+    about = "What an ApplyChanges would do now, step by step, or why it would be refused."
+    command(resources, "plan", about, View("resources.plan", show_plan))
     guest = commands.add_parser("guest", help="Shims inside VMs.").add_subparsers(required=True, metavar="COMMAND")
     info = command(guest, "info", "Who is at the other end.", View("guest.info", show_info, ["vm"]))
     ping = command(

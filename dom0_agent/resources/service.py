@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dom0_agent.hypervisor.interface import Hypervisor
 from dom0_agent.resources.apply import Applied, ApplyChanges
 from dom0_agent.resources.links import Links
+from dom0_agent.resources.metrics import MetricsServer, render
 from dom0_agent.resources.peripherals import Peripherals
 from dom0_agent.resources.picture import Device
 from dom0_agent.resources.sharing import Sharing
 from dom0_agent.resources.sweep import Sweep
+from dom0_agent.resources.usage import Usage
 from dom0_agent.store.database import Database
 from dom0_agent.store.vms import VmTable
 from dom0_agent.vm.engine import VmEngine
@@ -19,6 +22,8 @@ from dom0_agent.vm.hints import Hints
 
 if TYPE_CHECKING:
     from dom0_agent.config import AgentConfig
+
+logger = logging.getLogger(__name__)
 
 #: Seconds that a running ApplyChanges gets to end when the agent stops; what does not is undone at the next start.
 STOP_DEADLINE = 20.0
@@ -43,6 +48,9 @@ class ResourceService:
         self.apply = ApplyChanges(database, engine.holds, sharing, listener)
         self._sweep = Sweep(sharing.enforcer, engine.holds, self._hints, config.vm.sweep_interval)
         self._links: Links | None = None
+        self._metrics_config = config.metrics
+        self._metrics: MetricsServer | None = None
+        self.usage = Usage(VmTable(database), hypervisor, sharing)
         self.peripherals = Peripherals(
             VmTable(database), hypervisor, config.vm.bridge, config.resources.peripherals, engine.holds
         )
@@ -56,9 +64,15 @@ class ResourceService:
         self.apply.start()
         self._links = Links(self._hints.hint)
         self._sweep.start()
+        if self._metrics_config.port:
+            usage = self.usage
+            self._metrics = MetricsServer(self._metrics_config, lambda: render(usage.device(), usage.vms()))
+            logger.info("metrics_served address=%s port=%d", self._metrics_config.address, self._metrics.port)
 
     def stop(self) -> None:
         """Wait for what runs. VMs keep their shares."""
+        if self._metrics is not None:
+            self._metrics.close()
         self.apply.stop(STOP_DEADLINE)
         self._sweep.stop(STOP_DEADLINE)
         if self._links is not None:

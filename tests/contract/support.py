@@ -284,14 +284,20 @@ class Rig:
     """An engine with what it needs, and words for stories."""
 
     def __init__(
-        self, backend: Backend, hypervisor: Hypervisor, database: Database, config: VmConfig, state_dir: Path
+        self,
+        backend: Backend,
+        hypervisor: Hypervisor,
+        database: Database,
+        config: VmConfig,
+        state_dir: Path,
+        resources: ResourcesConfig | None = None,
     ) -> None:
         self.backend = backend
         self.hypervisor = hypervisor
         self.database = database
         self.state_dir = state_dir
         self.images = FakeImages({backend.image.img_id: backend.image})
-        self.sharing = open_sharing(database, hypervisor, config, ResourcesConfig(), state_dir)
+        self.sharing = open_sharing(database, hypervisor, config, resources or ResourcesConfig(), state_dir)
         self.engine: VmEngine = open_engine(database, hypervisor, self.images, config, state_dir, sharing=self.sharing)
         self.applied: list[Applied] = []
         self.apply = ApplyChanges(database, self.engine.holds, self.sharing, self.applied.append)

@@ -9,10 +9,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dom0_agent.hypervisor.tool import run_tool
 from dom0_agent.resources.network import Shaper
@@ -88,10 +88,23 @@ class Lab:
             sh("ip", "netns", "delete", namespace)
 
 
+class Sender(Protocol):
+    """What sends meanwhile."""
+
+    def kill(self) -> None: ...
+    def wait(self) -> object: ...
+
+
 def measure(
-    sender: Sequence[str], receiver: Sequence[str], address: str, seconds: float, options: Sequence[str] = ()
+    sender: Sequence[str],
+    receiver: Sequence[str],
+    address: str,
+    seconds: float,
+    options: Sequence[str] = (),
+    *,
+    send: Callable[[], Sender] | None = None,
 ) -> float:
-    """Start ``traffic.py`` behind both prefixes; returns what the receiver measured."""
+    """Start ``traffic.py`` behind both prefixes (or what ``send`` starts); returns what the receiver measured."""
     command = [sys.executable, str(SENDER)]
     receiving = subprocess.Popen(
         [*receiver, *command, "receive", address, str(seconds), *options], stdout=subprocess.PIPE, text=True
@@ -99,7 +112,8 @@ def measure(
     assert receiving.stdout is not None
     try:
         assert receiving.stdout.readline() == "ready\n"
-        sending = subprocess.Popen([*sender, *command, "send", address, str(seconds + 1), *options])
+        argv = [*sender, *command, "send", address, str(seconds + 1), *options]
+        sending: Sender = subprocess.Popen(argv) if send is None else send()
         try:
             result = float(receiving.stdout.readline())
         finally:
