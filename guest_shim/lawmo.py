@@ -45,12 +45,13 @@ class Lawmo:
         stored = places.load(FILE, {})
         self._state = stored.get("state", UNLOCKED) if isinstance(stored, dict) else UNLOCKED
         self._marked: frozenset[str] = frozenset()
+        self._quiet: tuple[str, ...] = ()  #: ("quiet",): the person at the guest is not told
 
     def resume(self) -> None:
         """At the shim's start: make the lock again that was there before."""
         if self._state != UNLOCKED:
             kind = "full" if self._state == FULLY_LOCKED else "partial"
-            result = handle(self._places, "lawmo", "lock", kind)
+            result = handle(self._places, "lawmo", "lock", kind, *self._quiet)
             level = logging.ERROR if result.code else logging.WARNING
             logger.log(level, "locked again as before the reboot: code=%d %s", result.code, result.words)
 
@@ -60,7 +61,8 @@ class Lawmo:
         return {"State": self._state, **names}
 
     def configure(self, nodes: Mapping[str, str]) -> None:
-        """What is marked ToBeWiped."""
+        """What is marked ToBeWiped, and whether the person at the guest is told (NotifyUser)."""
+        self._quiet = ("quiet",) if nodes.get("LAWMOConfig/NotifyUser", "true").lower() == "false" else ()
         marked = set()
         for path, value in nodes.items():
             parts = path.split("/")
@@ -85,18 +87,18 @@ class Lawmo:
         before, self._state = self._state, state
         self._places.store(FILE, {"state": state})
         if before == FULLY_LOCKED and state == PARTIALLY_LOCKED:
-            handle(self._places, "lawmo", "unlock")
-        result = handle(self._places, "lawmo", "lock", kind)
+            handle(self._places, "lawmo", "unlock", *self._quiet)
+        result = handle(self._places, "lawmo", "lock", kind, *self._quiet)
         if result.code == 0:
             return Answer(SUCCESS)
         self._state = before
         self._places.store(FILE, {"state": before})
         if before == UNLOCKED:  # half a lock is none
-            handle(self._places, "lawmo", "unlock")
+            handle(self._places, "lawmo", "unlock", *self._quiet)
         return failure(failed, f"the lock handler failed ({result.code}): {result.words}")
 
     def _unlock(self) -> Answer:
-        result = handle(self._places, "lawmo", "unlock")
+        result = handle(self._places, "lawmo", "unlock", *self._quiet)
         if result.code:
             return failure(UNLOCK_FAILED, f"the unlock handler failed ({result.code}): {result.words}")
         self._state = UNLOCKED

@@ -8,6 +8,7 @@ its shim is there and says that it is fully locked.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
@@ -24,6 +25,7 @@ from dom0_agent.mo.dmtree.lawmo_nodes import (
     PARTIALLY_LOCKED,
     SUCCESS,
     UNLOCK,
+    UNLOCK_FAILED,
     UNLOCKED,
 )
 from dom0_agent.mo.dmtree.nodes import GuestObject
@@ -59,6 +61,7 @@ class Lawmo(ForwardedObject):
     def __init__(self, kind: GuestObject, mount: Path, surroundings: Surroundings, holder: Domains | None) -> None:
         super().__init__(kind, mount, surroundings)
         self._holder = holder
+        self._releases = 0  #: how often it was unlocked; only the tree's thread counts
 
     def refresh(self) -> None:
         """A paused guest cannot be asked."""
@@ -71,7 +74,7 @@ class Lawmo(ForwardedObject):
         if path == FACTORY_RESET:
             return self._reset(record, origin)
         if path == UNLOCK and self._is_held(record.vmid):
-            self._let_go(record.vmid)
+            return self.run(record.vmid, origin, lambda: self._unlock_held(record.vmid))
         return super().begin(record, path, request, origin)
 
     def connected(self) -> None:
@@ -79,25 +82,43 @@ class Lawmo(ForwardedObject):
         record, state = self.record(), self.around.tree.stored_value((*self.mount, "State"))
         node = RELOCK.get(state or "")
         if record is not None and node is not None and self.around.mirror.served(record.vmid, self.kind):
-            vmid, known = record.vmid, state
-            self.around.work.put(vmid, self.moid, lambda: self._lock_again(vmid, str(known), node))
+            vmid, known, releases = record.vmid, str(state), self._releases
+            self.around.work.put(vmid, self.moid, lambda: self._compare(vmid, known, node, releases))
         super().connected()
 
-    def _lock_again(self, vmid: UUID, known: str, node: Path) -> None:
+    def _compare(self, vmid: UUID, known: str, node: Path, releases: int) -> None:
+        """In a worker: does the guest remember its lock?"""
         try:
             untrusted = self.around.mirror.ask(vmid, self.kind, READ_DEADLINE)
-            if untrusted is None or untrusted.get("State") == known:
-                return
-            question = GuestRequest("exec", {"moid": self.moid, "node": "/".join(node)})
+        except GuestError as error:
+            log.error("event=lock_unknown vm=%s reason=%r", vmid, str(error))
+            return
+        if untrusted is not None and untrusted.get("State") != known:
+            self.around.tasks.post(lambda: self._relock(vmid, known, node, releases))
+
+    def _relock(self, vmid: UUID, known: str, node: Path, releases: int) -> None:
+        """In the tree's thread: lock it again, unless it was unlocked since it was compared."""
+        if releases == self._releases and self.around.tree.exists(self.mount):
+            self.around.work.put(vmid, self.moid, lambda: self._lock_again(vmid, known, node))
+
+    def _lock_again(self, vmid: UUID, known: str, node: Path) -> None:
+        question = GuestRequest("exec", {"moid": self.moid, "node": "/".join(node)})
+        try:
             answer = self.around.guests.request(vmid, question, deadline=OPERATION_DEADLINE)
         except GuestError as error:
             log.error("event=not_locked_again vm=%s reason=%r", vmid, str(error))
             return
         log.warning("event=locked_again vm=%s state=%s code=%d", vmid, known, answer.status)
+        self.look(vmid)
+
+    def _note_release(self) -> None:
+        self._releases += 1
 
     def forward(self, vmid: UUID, question: GuestRequest, failed: int) -> Ended:
         """As for all; then the hypervisor holds what was fully locked."""
         result = super().forward(vmid, question, failed)
+        if result.ok and question.fields["node"] == "/".join(UNLOCK):
+            self.around.tasks.post(self._note_release)
         if result.ok and question.fields["node"] == "/".join(FULLY_LOCK):
             return self._hold(vmid, failed) or result
         return result
@@ -141,12 +162,20 @@ class Lawmo(ForwardedObject):
             return False
         return domain is not None and domain.state is DomainState.PAUSED
 
-    def _let_go(self, vmid: UUID) -> None:
+    def _unlock_held(self, vmid: UUID) -> Ended:
+        """Let the domain go on, wait for its shim, which may have been given up meanwhile, and have it unlock."""
         assert self._holder is not None
         try:
             self._holder.unpause(vmid)
         except HypervisorError as error:
-            log.error("event=not_let_go vm=%s reason=%r", vmid, str(error))
+            return Ended(UNLOCK_FAILED, f"the hypervisor does not let the domain go on: {error}")
+        end = time.monotonic() + WAKE
+        while not self.around.mirror.served(vmid, self.kind):
+            if time.monotonic() > end:
+                return Ended(UNLOCK_FAILED, f"the guest goes on, but its shim did not come back within {WAKE:g} s")
+            time.sleep(LOOK)
+        question = GuestRequest("exec", {"moid": self.moid, "node": "/".join(UNLOCK)})
+        return self.forward(vmid, question, UNLOCK_FAILED)
 
     def _reset(self, record: VmRecord, origin: Origin) -> OperationHandle:
         """Make the disks anew from the VM's image, in the VM's own queue of operations."""
@@ -166,10 +195,13 @@ class Lawmo(ForwardedObject):
 
     def _forget_lock(self) -> None:
         """A VM as from the factory is not locked."""
+        self._note_release()
         if self.around.tree.exists(self.mount):
             self.around.tree.device_set((*self.mount, "State"), Value(str(UNLOCKED), Format.INT))
 
 
+#: seconds that the shim of a guest that was paused has to come back, and between looks for it
+WAKE, LOOK = 90.0, 0.2
 #: seconds for copying an image and starting from it
 RESET_DEADLINE = 3600.0
 

@@ -30,6 +30,7 @@ from dom0_agent.hypervisor.interface import DomainInfo, Hypervisor
 from guest_shim.clock import Clock
 from guest_shim.dispatch import Answer, Dispatcher, Request, ServedObject
 from guest_shim.protocol import Frame, encode
+from guest_shim.session import ShimSession
 from guest_shim.shim import Shim
 from guest_shim.unix_socket import UnixSocketTransport
 
@@ -332,3 +333,18 @@ def test_a_guest_that_closes_at_every_byte(make_rig: Callable[..., Rig]) -> None
     rig.shim(VMID, Dispatcher())
     assert rig.guests.request(VMID, GuestRequest("ping"), deadline=5).status == 200
     assert GuestEventKind.EXPELLED not in rig.kinds()
+
+
+def test_a_shim_that_talks_all_the_time_is_still_spoken_to(
+    make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beats keep the guest's side of the channel alive for us; the shim, too, must hear that we are there."""
+    monkeypatch.setattr("dom0_agent.guest.channel.KEEP_ALIVE", 0.2)
+    monkeypatch.setattr(ShimSession.__init__, "__defaults__", (1.0,))
+    rig = make_rig()
+    shim = rig.shim(VMID, Dispatcher())
+    end = time.monotonic() + 2.5
+    while time.monotonic() < end:
+        shim.step()
+        time.sleep(0.05)
+    assert [event.kind for event in rig.events] == [GuestEventKind.CONNECTED]

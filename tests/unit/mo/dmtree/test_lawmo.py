@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,20 @@ def test_a_lock_takes_log_ins_away_and_unlock_gives_them_back(device: GuestDevic
     assert (root / "etc/inittab").read_text() == INITTAB
     assert not (root / "etc/nologin").exists()
     assert "ip link set eth0 up" in no_signals.read_text()
+
+
+def test_the_person_at_the_guest_is_told_unless_the_server_does_not_want_it(device: GuestDevice) -> None:
+    """LAWMOConfig/NotifyUser."""
+    console = device.places().root / "dev/console"
+    console.touch()
+    assert device.execute(f"{OPERATIONS}/FullyLock") == 1200
+    assert "locked by its owner" in console.read_text()
+    device.replace(f"{URI}/LAWMOConfig/NotifyUser", "false")
+    device.settle()
+    console.write_text("")
+    assert device.execute(f"{OPERATIONS}/UnLock") == 1200
+    assert device.execute(f"{OPERATIONS}/FullyLock") == 1200
+    assert console.read_text() == ""
 
 
 def test_a_partial_lock_leaves_the_network(device: GuestDevice, no_signals: Path) -> None:
@@ -212,6 +227,34 @@ def test_the_hypervisor_holds_a_full_lock(tmp_path: Path) -> None:
     assert device.execute(f"{OPERATIONS}/UnLock") == 1200
     assert holder.state is DomainState.RUNNING
     assert device.get(f"{URI}/State") == "30"
+    device.close()
+
+
+def test_a_held_guest_whose_channel_was_given_up_can_be_unlocked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A paused guest says nothing, so its channel ends after a while; UnLock waits for it to come back."""
+    (tmp_path / "one").mkdir()
+    holder = Holder()
+    device = GuestDevice(tmp_path / "one", holder=holder)
+    (device.places().root / "etc/inittab").write_text(INITTAB)
+    shim = make_dispatcher(device.places())
+    device.connect(shim)
+    device.add_object("LAWMO", LAWMO)
+    assert device.execute(f"{OPERATIONS}/FullyLock") == 1200
+    device.settle()
+    device.guests.lose(device.vmid)
+    back = threading.Timer(0.5, lambda: device.guests.connect(device.vmid, shim))
+    back.start()
+    assert device.execute(f"{OPERATIONS}/UnLock") == 1200
+    device.settle()
+    assert holder.state is DomainState.RUNNING
+    assert device.get(f"{URI}/State") == "30"
+    assert device.execute(f"{OPERATIONS}/FullyLock") == 1200
+    device.settle()
+    device.guests.lose(device.vmid)
+    monkeypatch.setattr("dom0_agent.mo.dmtree.lawmo.WAKE", 0.1)
+    assert status_of(device.execute, f"{OPERATIONS}/UnLock") == 1404
     device.close()
 
 
