@@ -71,7 +71,9 @@ def text_of(element: Element) -> str:
 
 
 def number_of(element: Element) -> int:
-    text = text_of(element)
+    text = element.text
+    if not isinstance(text, str) or not text.isdigit():  # nearly never: blanks around it, octets, nothing, no number
+        text = text_of(element)
     if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
         raise ProtocolError(f"{NAMES[element.tag]} is {text[:40]!r}, expected a number")
     return int(text)

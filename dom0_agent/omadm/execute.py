@@ -6,6 +6,7 @@ the checks; this module knows which status a failure gives the commands around i
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -15,7 +16,7 @@ from dom0_agent.omadm.alerts import USER_INTERACTION
 from dom0_agent.omadm.interaction import UserInterface, answer_items, question_from
 from dom0_agent.omadm.node import Format
 from dom0_agent.omadm.outbox import carried_size
-from dom0_agent.omadm.status import DMError, Status
+from dom0_agent.omadm.status import CommitFailed, DMError, Status
 from dom0_agent.omadm.tnds import is_tnds
 from dom0_agent.omadm.tree_access import AtomicAccess, ItemValue, NodeResult, TreeAccess
 
@@ -62,7 +63,7 @@ class Executor:
         ui: UserInterface | None = None,
         *,
         max_object: int | None = None,
-        max_received: int | None = None,
+        max_received: int = sys.maxsize,
     ) -> None:
         self._tree = tree
         self._server_id = server_id
@@ -105,7 +106,7 @@ class Executor:
         except DMError as error:
             return error.status
         items = [self._result(node) for node in found]
-        if any(_exceeds(found.data, self.max_object) for found in items):
+        if self.max_object is not None and any(_exceeds(found.data or "", self.max_object) for found in items):
             return Status.TOO_LARGE
         results += items
         return Status.OK
@@ -119,7 +120,10 @@ class Executor:
         codes: list[int] = []
         for item in command.items:
             try:
-                codes.append(Status.TOO_LARGE if _exceeds(item.data, self._max_received) else run(self, command, item))
+                if item.data is not None and _exceeds(item.data, self._max_received):
+                    codes.append(Status.TOO_LARGE)
+                else:
+                    codes.append(run(self, command, item))
             except DMError as error:
                 codes.append(error.status)
         return _Reply(command, codes or [Status.INCOMPLETE])
@@ -224,10 +228,9 @@ class Executor:
         else:
             try:
                 transaction.commit()
-            except DMError:  # a management object's veto; everything has been taken back
+            except CommitFailed as error:
                 failed = True
-                for done in members:
-                    done.codes = [Status.ROLLED_BACK if code == Status.OK else code for code in done.codes]
+                _mark_rolled_back(members, error.undone)
         return _Reply(command, [Status.ATOMIC_FAILED if failed else Status.OK], members=members)
 
     def _run_member(self, member: c.BodyElement) -> _Reply:
@@ -309,11 +312,9 @@ def not_written(answer: c.BodyElement, code: int) -> c.BodyElement:
 _WRITES = frozenset({"Add", "Copy", "Delete", "Replace"})
 
 
-def _exceeds(data: c.Data | None, most: int | None) -> bool:
+def _exceeds(data: c.Data, most: int) -> bool:
     """Whether an object has more than ``most`` octets; text has up to four for each character."""
-    if data is None or most is None or len(data) * 4 <= most:
-        return False
-    return carried_size(data) > most
+    return len(data) * 4 > most and carried_size(data) > most
 
 
 def _target(item: c.Item) -> str:

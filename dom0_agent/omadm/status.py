@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -54,6 +55,14 @@ class DMError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class CommitFailed(DMError):  # noqa: N818 - it says what happened
+    """What was done could not be made durable and has been taken back; ``undone``: per write, whether that worked."""
+
+    def __init__(self, status: int, message: str, undone: Sequence[bool]) -> None:
+        super().__init__(status, message)
+        self.undone = tuple(undone)
 
 
 class ProtocolError(Exception):

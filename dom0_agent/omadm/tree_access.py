@@ -38,7 +38,7 @@ class AtomicAccess(Protocol):
     """An open Atomic. Members run through the tree as usual; the end is one of these two."""
 
     def commit(self) -> None:
-        """Make all writes durable; raises :class:`DMError` when an MO vetoes, after rolling everything back."""
+        """Make all writes durable; :class:`CommitFailed` when that was not possible and all has been rolled back."""
 
     def rollback(self) -> Sequence[bool]:
         """Undo all writes, last first; per executed write, in execution order, whether its undo worked (216 or 516)."""

@@ -29,10 +29,12 @@ class Lookup:
 
     def need(self, path: Path) -> tuple[Place, StoredNode]:
         """As :meth:`find`; :class:`DMError` 404."""
-        found = self.find(path)
-        if found is None:
-            raise DMError(Status.NOT_FOUND, f"{format_path(path)} does not exist")
-        return found
+        place = self._places.resolve(path)
+        if place is not None:  # as in find, which would cost each command one more call
+            node = self._live(path, place) if place.is_live else self._store.get(path)
+            if node is not None:
+                return place, node
+        raise DMError(Status.NOT_FOUND, f"{format_path(path)} does not exist")
 
     def children(self, path: Path, place: Place) -> list[str]:
         """Names of the children there are now, live leaves included."""

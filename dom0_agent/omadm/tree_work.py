@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from dom0_agent.omadm.mo import Change, ManagementObject, Undo
 from dom0_agent.omadm.nodestore import NodeStore, NodeStoreError
-from dom0_agent.omadm.status import DMError, Status
+from dom0_agent.omadm.status import CommitFailed, Status
 
 logger = logging.getLogger(__name__)
 
@@ -93,16 +93,16 @@ class Work:
         return len(self._writes)
 
     def commit(self) -> None:
-        """Make all writes durable and tell the objects; :class:`DMError` 420 or 510, everything is taken back then."""
+        """Make all writes durable and tell the objects; :class:`CommitFailed` 420 or 510 when it was taken back."""
         if not self._writes:
             return
         try:
             self._store.commit()
         except NodeStoreError as error:
             logger.error("tree.commit failed error=%s", error)
-            self.rollback(0)
+            undone = self.rollback(0)
             status = Status.DEVICE_FULL if error.full else Status.DATA_STORE_FAILURE
-            raise DMError(status, f"the device could not store the change: {error}") from error
+            raise CommitFailed(status, f"the device could not store the change: {error}", undone) from error
         done, self._writes = self._writes, []
         for mo, changes in _by_object(done):
             try:

@@ -30,6 +30,9 @@ MAX_DEPTH = 128
 
 _ENCODINGS = {"utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "ascii": "ascii", "iso-8859-1": "latin-1"}
 
+_UTF_8_DECLARATION = b'<?xml version="1.0" encoding="UTF-8"?>'
+_HEAD = _UTF_8_DECLARATION + b'<SyncML xmlns="SYNCML:SYNCML1.2">'
+_USUAL_BEGINNING = _UTF_8_DECLARATION + b"<SyncML"  #: nothing before the document element, which is what it should be
 _DECLARATION = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*(?:<\?xml\s[^>]{0,200}\?>)?")
 _ENCODING = re.compile(rb"encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
 _PROLOG_GAP = re.compile(rb"\s+|<!--.*?-->|<\?.*?\?>", re.DOTALL)
@@ -72,9 +75,8 @@ class XmlCodec:
         """The document that consists of a header and these fragments."""
         writer = _XmlWriter()
         write_header(writer, header)
-        head = '<?xml version="1.0" encoding="UTF-8"?><SyncML xmlns="SYNCML:SYNCML1.2">' + "".join(writer.out)
         end = b"<Final/></SyncBody></SyncML>" if final else b"</SyncBody></SyncML>"
-        return b"".join((head.encode(), b"<SyncBody>", *fragments, end))
+        return b"".join((_HEAD, "".join(writer.out).encode(), b"<SyncBody>", *fragments, end))
 
     def carry(self, item: Item) -> Item:
         """Octets, and text that XML cannot write, as base64 with Format ``b64`` (digest 7.3)."""
@@ -86,6 +88,22 @@ def parse_untrusted(untrusted_body: bytes) -> Tree.Element:
     refuse_oversized(untrusted_body)
     if b"\0" in untrusted_body:
         untrusted_body = _CLOSING_NUL.sub(b"", untrusted_body)
+    if untrusted_body.startswith(_USUAL_BEGINNING):
+        end, encoding = len(_UTF_8_DECLARATION), "utf-8"
+    else:
+        end, encoding = _prolog(untrusted_body)
+    if untrusted_body.count(b"<") + untrusted_body.count(b"=") > MAX_NODES:
+        raise ProtocolError(f"the message holds more than {MAX_NODES} pieces of markup")
+    try:
+        root = Tree.fromstring(str(untrusted_body[end:], encoding))  # noqa: S314 - see above
+    except (Tree.ParseError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"not well-formed XML: {error}") from error
+    _refuse_depth(root)
+    return root
+
+
+def _prolog(untrusted_body: bytes) -> tuple[int, str]:
+    """Where the document element begins, and the encoding; :class:`ProtocolError` for what is not accepted there."""
     declaration = _DECLARATION.match(untrusted_body)
     end = declaration.end() if declaration is not None else 0
     named = _ENCODING.search(untrusted_body, 0, end)
@@ -98,14 +116,7 @@ def parse_untrusted(untrusted_body: bytes) -> Tree.Element:
         end = _skip_gaps(untrusted_body, doctype.end())
     if untrusted_body[end : end + 2] == b"<!":
         raise ProtocolError("document type declarations with content are not accepted")
-    if untrusted_body.count(b"<") + untrusted_body.count(b"=") > MAX_NODES:
-        raise ProtocolError(f"the message holds more than {MAX_NODES} pieces of markup")
-    try:
-        root = Tree.fromstring(str(untrusted_body[end:], encoding))  # noqa: S314 - see above
-    except (Tree.ParseError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"not well-formed XML: {error}") from error
-    _refuse_depth(root)
-    return root
+    return end, encoding
 
 
 def _refuse_depth(root: Tree.Element) -> None:

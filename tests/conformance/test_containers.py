@@ -90,12 +90,15 @@ def test_atomic_undo_fails(syntax: str) -> None:
     assert codes(answer)[1:] == [("Atomic", "507"), ("Replace", "516"), ("Replace", "216"), ("Delete", "404")]
 
 
-@rule("Protocol: Atomic", "a veto at the commit: 507, every member 216")
+@rule("Protocol: Atomic", "it cannot be made durable: 507, every member 216, or 516 where its undo failed")
 def test_atomic_commit_fails(syntax: str) -> None:
-    tree = leaves(a="1")
-    tree.commit_failure = Status.FORBIDDEN
-    answer = Board(syntax, tree).ask(atomic(command("Replace", "6", "./a", data="2")))
-    assert codes(answer)[1:] == [("Atomic", "507"), ("Replace", "216")]
+    tree = leaves(a="1", b="1")
+    tree.commit_failure = Status.DATA_STORE_FAILURE
+    tree.undo_failures.add("./b")
+    answer = Board(syntax, tree).ask(
+        atomic(command("Replace", "6", "./a", data="2"), command("Replace", "7", "./b", data="2"))
+    )
+    assert codes(answer)[1:] == [("Atomic", "507"), ("Replace", "216"), ("Replace", "516")]
     assert tree.leaves["./a"].data == "1"
 
 

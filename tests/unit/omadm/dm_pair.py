@@ -17,7 +17,7 @@ from dom0_agent.omadm.server import ServerSession
 from dom0_agent.omadm.server_auth import DeviceCredentials, LockOut
 from dom0_agent.omadm.server_outcomes import CommandOutcome, CommandRequest
 from dom0_agent.omadm.session import DEFAULT_LIMITS, SessionLimits
-from dom0_agent.omadm.status import DMError, Status
+from dom0_agent.omadm.status import CommitFailed, DMError, Status
 from dom0_agent.omadm.tree_access import ItemValue, NodeResult
 from dom0_agent.omadm.xml import XmlCodec
 
@@ -116,8 +116,7 @@ class LeafTransaction:
 
     def commit(self) -> None:
         if self._tree.commit_failure is not None:
-            self.rollback()
-            raise DMError(self._tree.commit_failure, "vetoed on purpose")
+            raise CommitFailed(self._tree.commit_failure, "fails on purpose", self.rollback())
         self.ended = True
 
     def rollback(self) -> Sequence[bool]:

@@ -14,7 +14,7 @@ import pytest
 from dom0_agent.omadm.mo import Change
 from dom0_agent.omadm.node import Format, Value
 from dom0_agent.omadm.nodestore import MemoryNodeStore, NodeStoreError
-from dom0_agent.omadm.status import DMError, Status
+from dom0_agent.omadm.status import CommitFailed, DMError, Status
 from dom0_agent.omadm.tree import ManagementTree
 from dom0_agent.omadm.tree_access import ItemValue
 from dom0_agent.store.database import Database
@@ -146,9 +146,12 @@ def test_storage_that_fails_at_commit_rolls_back(full: bool, status: int) -> Non
     with tree.atomic() as atomic:
         tree.replace(SERVER, f"{M}/Price", ItemValue("1"))
         tree.add(SERVER, "./Machines/n", NODE)
-        assert refused(atomic.commit) == status
+        machines.broken_undo.add(("Machines", "n"))
+        with pytest.raises(CommitFailed) as caught:
+            atomic.commit()
+        assert (caught.value.status, caught.value.undone) == (status, (True, False))
     assert snapshot(tree) == before
-    assert len(machines.undone) == 3
+    assert len(machines.undone) == 2
     assert machines.told == []
     store.failing = None
     tree.replace(SERVER, f"{M}/Price", ItemValue("1"))
