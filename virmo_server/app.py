@@ -8,15 +8,14 @@ from contextlib import asynccontextmanager
 import anyio
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from virmo_server.api.http import api_routes
 from virmo_server.console.http import console_routes
 from virmo_server.dm.endpoint import dm_route
 from virmo_server.images.hosting import image_route
 from virmo_server.maintenance import maintain
+from virmo_server.operations_routes import operations_routes
 from virmo_server.services import Services
 
 #: How often overdue orders and lost sessions are looked for; requests that show orders look by themselves.
@@ -42,11 +41,8 @@ def make_app(services: Services) -> Starlette:
         await run_in_threadpool(services.leadership.give_up)
         services.close()
 
-    async def health(_request: Request) -> Response:
-        return PlainTextResponse("ok\n")
-
     routes: list[BaseRoute] = [
-        Route("/health", health, methods=["GET"]),
+        *operations_routes(services),
         dm_route(services),
         image_route(services.database, services.library),
         *api_routes(services),

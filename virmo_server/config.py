@@ -87,6 +87,7 @@ class ServerConfig(_Section):
     limits: Limits = Limits()
     dm: Dm = Dm()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
 
     @property
     def database(self) -> str:

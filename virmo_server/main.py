@@ -1,9 +1,10 @@
-"""``virmo-server``: makes a trial installation (``init``), runs the server (``serve``), makes tokens (``token``)."""
+"""``virmo-server``: makes a trial installation, runs the server, makes first accounts, backs up and restores."""
 
 from __future__ import annotations
 
 import argparse
-import logging
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -65,6 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     operator.add_argument("name", help="who logs in; appears in audit trails")
     operator.add_argument("--role", choices=["viewer", "operator", "admin"], default="operator")
     operator.set_defaults(run=_operator)
+    back_up = commands.add_parser("backup", help="write database, images and key to one file; the server may run")
+    back_up.add_argument("file", type=Path, metavar="FILE", help="such as backup.tar.gz; replaced when complete")
+    back_up.add_argument("--without-images", action="store_true", help="leave the image files out")
+    back_up.set_defaults(run=_back_up)
+    restore = commands.add_parser("restore", help="fill an empty installation from a backup, on whatever database")
+    restore.add_argument("file", type=Path, metavar="FILE")
+    restore.set_defaults(run=_restore)
     migrate = commands.add_parser("migrate", help="bring the database's tables to this version (serve does it, too)")
     migrate.set_defaults(run=_migrate)
     return parser
@@ -85,13 +93,53 @@ def _config(options: argparse.Namespace) -> ServerConfig:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from virmo_server.serve import serve
+    from virmo_server.logs import set_up_logs
 
     config = _config(options)
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
+    set_up_logs(config.log_level, config.log_format)
+    _share_metrics(config.state_dir)
+    from virmo_server.serve import serve
+
     return serve(config, options.workers)
+
+
+def _share_metrics(state_dir: Path) -> None:
+    """Let all processes count together. The library decides that when it is imported, so nothing may have been."""
+    folder = state_dir / "metrics"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
+def _back_up(options: argparse.Namespace) -> int:
+    from virmo_server.backup import back_up
+    from virmo_server.migrate import migrate
+    from virmo_server.services import open_database
+
+    config = _config(options)
+    database = open_database(config)
+    try:
+        migrate(database)
+        back_up(config, database, options.file, images=not options.without_images)
+    finally:
+        database.close()
+    print(f"backed up to {options.file}: keep it safe, it holds the devices' secrets and the key to them")
+    return 0
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from virmo_server.backup import restore
+    from virmo_server.services import open_database
+
+    config = _config(options)
+    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database = open_database(config)
+    try:
+        restore(config, database, options.file)
+    finally:
+        database.close()
+    print(f"restored from {options.file}")
+    return 0
 
 
 def _init(options: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ from virmo_server.api.endpoints import ENDPOINTS
 from virmo_server.api.openapi import openapi_document
 from virmo_server.api.stream import events_route
 from virmo_server.api.upload import upload_route
+from virmo_server.metrics import API_REQUESTS
 from virmo_server.model import Role
 from virmo_server.problem import Problem, conflict
 from virmo_server.services import Services
@@ -110,7 +111,15 @@ def _route(services: Services, path: str, endpoints: Sequence[Endpoint]) -> Rout
         untrusted_body = await read_body(request, services.config.limits.request_bytes)
         return await run_in_threadpool(run, request, endpoint, untrusted_body)
 
-    return Route(API_PREFIX + path, problems_rendered(handle), methods=list(table))
+    answered = problems_rendered(handle)
+
+    async def counted(request: Request) -> Response:
+        response = await answered(request)
+        operation = table["GET" if request.method == "HEAD" else request.method].operation_id
+        API_REQUESTS.labels(operation, response.status_code).inc()
+        return response
+
+    return Route(API_PREFIX + path, counted, methods=list(table))
 
 
 def problems_rendered(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:

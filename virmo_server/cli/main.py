@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from virmo_server.cli import (
+    commands_completion,
     commands_device,
     commands_events,
     commands_image,
@@ -33,6 +34,7 @@ MODULES = (
     commands_events,
     commands_operator,
     commands_server,
+    commands_completion,
 )
 DESCRIPTION = "Manage virtual machines on a fleet of boards, through a VirMO Server."
 EPILOG = """

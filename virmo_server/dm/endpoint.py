@@ -14,6 +14,7 @@ from dom0_agent.omadm.auth import HMAC_HEADER
 from dom0_agent.omadm.codec import codec_for
 from dom0_agent.omadm.status import ProtocolError
 from virmo_server.dm.conversation import Busy, converse
+from virmo_server.metrics import DM_MESSAGES, DM_SECONDS
 from virmo_server.services import Services
 
 logger = logging.getLogger(__name__)
@@ -56,12 +57,15 @@ def dm_route(services: Services) -> Route:
         return Response(answer.body, media_type=codec.media_type, headers=headers)
 
     async def handle(request: Request) -> Response:
-        try:
-            return await respond(request)
-        except _Refused as refused:
-            return _refusal(request, refused)
-        except ClientDisconnect:
-            return Response(status_code=499)  # nobody will read it
+        with DM_SECONDS.time():
+            try:
+                response = await respond(request)
+            except _Refused as refused:
+                response = _refusal(request, refused)
+            except ClientDisconnect:
+                response = Response(status_code=499)  # nobody will read it
+        DM_MESSAGES.labels(response.status_code).inc()
+        return response
 
     return Route("/dm", handle, methods=["POST"])
 
