@@ -125,7 +125,7 @@ class _Conversation:
         return line.decode("utf-8", "replace").rstrip("\r\n")
 
     def _print(self, text: str) -> None:
-        data = text.replace("\n", "\r\n").encode()
+        data = text.encode()
         while data:
             data = data[os.write(self._descriptor, data) :]
 
@@ -139,7 +139,7 @@ class _Conversation:
             return
         wanted: list[Any] = [list(item) if isinstance(item, list) else item for item in before]
         wanted[0] = (int(before[0]) | termios.ICRNL) & ~termios.IXOFF
-        wanted[1] = int(before[1]) | termios.OPOST
+        wanted[1] = int(before[1]) | termios.OPOST | termios.ONLCR
         wanted[3] = (int(before[3]) | termios.ICANON | termios.ECHO | termios.ECHONL) & ~termios.ISIG
         if self._question.masked:
             wanted[3] &= ~termios.ECHO & ~termios.ECHONL

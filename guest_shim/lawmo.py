@@ -6,7 +6,9 @@ Must run on Python 3.9 with the standard library alone.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,6 +27,8 @@ FULLY_LOCKED, PARTIALLY_LOCKED, UNLOCKED = "10", "20", "30"
 SUCCESS, WIPED_LIST = 1200, 1202
 FULLY_LOCK_FAILED, PARTIALLY_LOCK_FAILED, UNLOCK_FAILED, WIPE_FAILED, NOTHING_WIPED = 1402, 1403, 1404, 1405, 1406
 
+#: How the lock handler marks lines of the init table.
+LOCKED_LINE = "#virmo-locked#"
 #: Where the state is kept.
 FILE = "lawmo/state.json"
 #: An integrator's own wipe list: a file each, ``name = …`` and ``path = …`` (repeated), by its file name.
@@ -98,12 +102,32 @@ class Lawmo:
         return failure(failed, f"the lock handler failed ({result.code}): {result.words}")
 
     def _unlock(self) -> Answer:
+        self._forget_keys()
         result = handle(self._places, "lawmo", "unlock", *self._quiet)
         if result.code:
             return failure(UNLOCK_FAILED, f"the unlock handler failed ({result.code}): {result.words}")
         self._state = UNLOCKED
         self._places.store(FILE, {"state": UNLOCKED})
         return Answer(SUCCESS)
+
+    def _forget_keys(self) -> None:
+        """What was typed at the locked terminals must not be the first input of the shells that start there now."""
+        import termios
+
+        try:
+            table = (self._places.root / "etc/inittab").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return
+        for line in table.splitlines():
+            if line.startswith(LOCKED_LINE):
+                terminal = self._places.root / "dev" / line[len(LOCKED_LINE) :].partition(":")[0]
+                try:
+                    descriptor = os.open(terminal, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+                except OSError:
+                    continue
+                with contextlib.suppress(termios.error):
+                    termios.tcflush(descriptor, termios.TCIFLUSH)
+                os.close(descriptor)
 
     def _wipe(self) -> Answer:
         available = self._wipe_list()

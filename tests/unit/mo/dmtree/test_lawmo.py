@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
 import threading
+import tty
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +91,20 @@ def test_the_person_at_the_guest_is_told_unless_the_server_does_not_want_it(devi
     assert device.execute(f"{OPERATIONS}/UnLock") == 1200
     assert device.execute(f"{OPERATIONS}/FullyLock") == 1200
     assert console.read_text() == ""
+
+
+def test_what_was_typed_while_it_was_locked_is_forgotten(device: GuestDevice) -> None:
+    """Nobody prepares commands for the shell that starts with UnLock."""
+    keyboard, terminal = pty.openpty()
+    tty.setraw(terminal)
+    (device.places().root / "dev/hvc0").symlink_to(os.ttyname(terminal))
+    assert device.execute(f"{OPERATIONS}/FullyLock") == 1200
+    os.write(keyboard, b"rm -rf /")
+    assert select.select([terminal], [], [], 5)[0]
+    assert device.execute(f"{OPERATIONS}/UnLock") == 1200
+    assert not select.select([terminal], [], [], 0.1)[0]
+    os.close(keyboard)
+    os.close(terminal)
 
 
 def test_a_partial_lock_leaves_the_network(device: GuestDevice, no_signals: Path) -> None:
