@@ -1,0 +1,195 @@
+"""What a malicious guest does to its channels: runs in the guest as root, instead of the shim, one attack at a time.
+
+dom0 names the next attack in ``data/attack``; the guest says in ``data/done`` when it has done its worst.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import random
+import struct
+import time
+from collections.abc import Callable
+
+from guest_shim.link import LinkClosed
+from guest_shim.mailbox import SLOTS
+from guest_shim.protocol import Frame, encode
+from guest_shim.transport import TransportError
+from guest_shim.vchan import VchanError, VchanLink
+from guest_shim.xenbus import XenBus, open_device
+
+HELLO = encode(Frame("hello", {"versions": [1], "shim": "6.6.6", "beats": 1}))
+#: Seconds in which dom0 must have granted a channel: a guest that was cut off waits.
+GRANT = 25.0
+
+
+def grant(bus: XenBus, transport: str) -> dict[str, str] | None:
+    """Ask for a channel as a shim does."""
+    nonce = os.urandom(4).hex()
+    bus.write("data/virmo/up/want", json.dumps({"nonce": nonce, "transports": [transport]}).encode())
+    end = time.monotonic() + GRANT
+    while time.monotonic() < end:
+        granted: dict[str, str] = json.loads(bus.read("data/virmo/down/grant") or b"{}")
+        if granted.get("nonce") == nonce:
+            return granted
+        time.sleep(0.1)
+    return None
+
+
+def over_vchan(stream: bytes) -> Callable[[XenBus], None]:
+    """Send this and wait to be cut off."""
+
+    def attack(bus: XenBus) -> None:
+        if grant(bus, "vchan") is None:
+            return
+        link = VchanLink.connect("data/virmo/vchan")
+        try:
+            rest, end = stream, time.monotonic() + GRANT
+            while time.monotonic() < end:
+                rest = rest[link.send(rest) :] if rest else rest
+                link.receive()
+                time.sleep(0.002)
+        except LinkClosed:
+            return
+        finally:
+            link.close()
+
+    return attack
+
+
+def over_slots(stream: bytes) -> Callable[[XenBus], None]:
+    """The same in a mailbox, without waiting for anything."""
+
+    def attack(bus: XenBus) -> None:
+        granted = grant(bus, "xenstore")
+        if granted is None:
+            return
+        for number in range(1, 200):
+            piece = stream[(number - 1) * 2000 : number * 2000]
+            bus.write(f"data/virmo/up/{number % SLOTS}", f"{granted['session']}{number:08x}".encode() + piece)
+
+    return attack
+
+
+def ring_pointers(bus: XenBus) -> None:
+    """Write what we like into the shared page: both rings' pointers, their sizes, who lives, who is to be told."""
+    if grant(bus, "vchan") is None:
+        return
+    link = VchanLink.connect("data/virmo/vchan")
+    chance = random.Random(1)
+    try:
+        page = ctypes.cast(link._handle + 8, ctypes.POINTER(ctypes.c_void_p))[0]
+        assert page is not None
+        shared = (ctypes.c_uint8 * 24).from_address(page)
+        link.send(HELLO)
+        end = time.monotonic() + 8
+        while time.monotonic() < end:
+            wild = [chance.choice([0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, chance.getrandbits(32)]) for _ in range(4)]
+            shared[:16] = list(struct.pack("<4I", *wild))
+            shared[16:20] = list(os.urandom(4))
+            shared[22:24] = [3, 3]
+            try:
+                link.send(os.urandom(16))
+                link.receive()
+            except LinkClosed:  # what is in the page says so; dom0 may believe it or not
+                shared[20:22] = [1, 1]
+            time.sleep(0.01)
+    finally:
+        link.close()
+
+
+def close_at_every_byte(bus: XenBus) -> None:
+    """Connect, send a beginning of something sensible, and go."""
+    stream = HELLO + encode(Frame("say", {"id": 1, "verb": "x", "size": 3}, b"abc"))
+    for length in range(0, len(stream), 29):
+        if grant(bus, "vchan") is None:
+            return
+        link = VchanLink.connect("data/virmo/vchan")
+        try:
+            link.send(stream[:length])
+        except LinkClosed:
+            continue
+        finally:
+            link.close()
+
+
+def whole_quota(bus: XenBus) -> None:
+    """All nodes that XenStore lets us have, as large as they may be."""
+    try:
+        for number in range(1200):
+            bus.write(f"data/junk/{number}", b"x" * 2000)
+    except TransportError:
+        pass
+    bus.remove("data/junk")
+
+
+def many_wishes(bus: XenBus) -> None:
+    """Ask for channels as fast as XenStore takes it, and for strange ones."""
+    for number in range(400):
+        want: object = {"nonce": f"{number:08x}", "transports": ["vchan", "xenstore", "../..", 7]}
+        if number % 3 == 0:
+            want = [[[[[[want]]]]]]
+        bus.write("data/virmo/up/want", json.dumps(want).encode())
+
+
+def many_changes(bus: XenBus) -> None:
+    """Change nodes for ten seconds."""
+    end = time.monotonic() + 10
+    number = 0
+    while time.monotonic() < end:
+        number += 1
+        bus.write(f"data/virmo/up/{number % 40}", b"x" * 500)
+
+
+def _flood() -> bytes:
+    return b"".join(encode(Frame("say", {"id": n, "verb": "x"})) for n in range(1, 900))
+
+
+def _frame(kind: str, **fields: object) -> bytes:
+    return encode(Frame(kind, fields))
+
+
+_DEEP = b'{"type":"say","id":1,"verb":"x","fields":' + b"[" * 6000 + b"]" * 6000 + b"}"
+_OBJECT = {"moid": "urn:oma:mo:oma-virmo:1.0"}
+
+ATTACKS: dict[str, Callable[[XenBus], None]] = {
+    "rubbish": over_vchan(os.urandom(100_000)),
+    "oversize": over_vchan(HELLO + struct.pack(">I", 1 << 31)),
+    "half-frame": over_vchan(HELLO + struct.pack(">I", 100) + b'{"type":'),
+    "nested": over_vchan(HELLO + struct.pack(">I", len(_DEEP)) + _DEEP),
+    "wrong-ids": over_vchan(HELLO + _frame("say", id="x", verb="y")),
+    "answer-to-others": over_vchan(HELLO + b"".join(_frame("answer", id=n, status=200) for n in range(1, 50))),
+    "claims": over_vchan(_frame("hello", versions=[1], objects=[_OBJECT])),
+    "paths": over_vchan(_frame("hello", versions=[1], objects=[{"moid": "urn:x", "live": ["../../../etc/shadow"]}])),
+    "flood": over_vchan(HELLO + _flood()),
+    "ring-pointers": ring_pointers,
+    "closing": close_at_every_byte,
+    "slots-rubbish": over_slots(os.urandom(100_000)),
+    "slots-flood": over_slots(HELLO + _flood()),
+    "quota": whole_quota,
+    "wishes": many_wishes,
+    "changes": many_changes,
+}
+
+
+def main() -> None:
+    """Do what dom0 names, for ever."""
+    bus = XenBus(open_device())
+    bus.write("data/ready", b"1")
+    done = ""
+    while True:
+        name = (bus.read("data/attack") or b"").decode("ascii", "replace")
+        if name in ATTACKS and name != done:
+            try:
+                ATTACKS[name](bus)
+            except (TransportError, VchanError, LinkClosed, OSError) as error:
+                print(f"{name}: {error}", flush=True)
+            done = name
+            bus.write("data/done", name.encode())
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main()

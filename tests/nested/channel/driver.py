@@ -1,0 +1,218 @@
+"""Runs in a nested dom0: what the agent has of guests' channels, on real Xen, with the real shim or a bad one inside.
+
+    driver.py SCENARIO GUEST_DIR pv|pvh
+
+``GUEST_DIR`` holds ``kernel``, ``ramdisk`` and ``bad-ramdisk`` (the same with ``bad_guest.py`` instead of the shim).
+Prints what it sees; ends with 0 when all of it was as it must be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dom0_agent.guest.config import BudgetConfig, GuestConfig
+from dom0_agent.guest.hub import GuestHub
+from dom0_agent.guest.interface import GuestError, GuestEvent, GuestEventKind, GuestRequest
+from dom0_agent.hypervisor.interface import DomainConfig, DomainType
+from dom0_agent.hypervisor.xenstore import XenStore
+from dom0_agent.hypervisor.xl import open_xl
+
+MIB = 1 << 20
+GOOD, BAD = uuid.UUID(int=0x600D), uuid.UUID(int=0xBAD)
+PATIENCE = 300.0
+TRANSFER = 10 * MIB
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        time.sleep(0.1)
+
+
+class Agent:
+    """The parts of an agent that a channel needs, on this dom0."""
+
+    def __init__(self, guest_dir: Path, guest_type: str, **config: Any) -> None:
+        self.guest_dir, self.type = guest_dir, DomainType(guest_type)
+        self.hypervisor = open_xl(Path(f"/run/channel-{os.getpid()}"))
+        self.hub = GuestHub(self.hypervisor, GuestConfig(**config))
+        self.events: list[GuestEvent] = []
+        self.hub.subscribe(self._note)
+        self.hub.start()
+
+    def _note(self, event: GuestEvent) -> None:
+        if event.kind is not GuestEventKind.SAID:
+            print(f"  {time.monotonic():.1f} {event.vmid.hex[-4:]} {event.kind.value} {event.reason}", flush=True)
+        self.events.append(event)
+
+    def config(self, vmid: uuid.UUID) -> DomainConfig:
+        return DomainConfig(
+            uuid=vmid,
+            name=f"channel-{vmid.hex[-4:]}",
+            type=self.type,
+            memory=128 * MIB,
+            max_memory=128 * MIB,
+            vcpus=1,
+            max_vcpus=1,
+            kernel=self.guest_dir / "kernel",
+            ramdisk=self.guest_dir / ("ramdisk" if vmid == GOOD else "bad-ramdisk"),
+            cmdline="console=hvc0 quiet",
+        )
+
+    def boot(self, vmid: uuid.UUID) -> None:
+        self.hypervisor.create(self.config(vmid))
+        self.hypervisor.unpause(vmid)
+
+    def connected(self, vmid: uuid.UUID = GOOD) -> None:
+        until(lambda: self.hub.hello(vmid) is not None, f"{vmid} says hello")
+
+    def ping(self, size: int = 0, deadline: float = PATIENCE) -> float:
+        payload = os.urandom(size)
+        began = time.monotonic()
+        answer = self.hub.request(GOOD, GuestRequest("ping", {}, payload), deadline=deadline)
+        assert (answer.status, answer.payload) == (200, payload)
+        return time.monotonic() - began
+
+    def close(self) -> None:
+        self.hub.close()
+        self.hypervisor.close()
+
+
+@contextlib.contextmanager
+def agent(guest_dir: Path, guest_type: str, **config: Any) -> Iterator[Agent]:
+    made = Agent(guest_dir, guest_type, **config)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def no_zombies() -> None:
+    """R-018: nothing of a dead guest stays in Xen."""
+
+    def clean() -> bool:
+        return "(null)" not in subprocess.run(["xl", "list"], capture_output=True, text=True, check=True).stdout
+
+    until(clean, "no (null) domains", 30)
+
+
+def talk(guest_dir: Path, guest_type: str) -> None:
+    """Both transports, suspend and resume in the middle of a transfer, nothing left at the end."""
+    with agent(guest_dir, guest_type, transport="vchan") as first:
+        first.boot(GOOD)
+        first.connected()
+        hello = first.hub.hello(GOOD)
+        assert hello is not None
+        assert hello.transport == "vchan"
+        print("vchan", [round(first.ping(size), 3) for size in (0, 200, 300_000)], flush=True)
+    with agent(guest_dir, guest_type, transport="xenstore") as second:
+        second.connected()
+        print("xenstore", [round(second.ping(size), 3) for size in (0, 200, 20_000)], flush=True)
+    with agent(guest_dir, guest_type) as third:
+        third.connected()
+        hello = third.hub.hello(GOOD)
+        assert hello is not None
+        assert hello.transport == "vchan", "the better one"
+        outcome = transfer_in_background(third)
+        time.sleep(0.5)
+        saved = Path("/root/channel.saved")
+        third.hypervisor.save(GOOD, saved)
+        print("the transfer ended with", outcome(), flush=True)
+        third.hypervisor.restore(saved, third.config(GOOD))
+        third.hypervisor.unpause(GOOD)
+        third.hub.look()
+        third.connected()
+        print("after resume", round(third.ping(1000), 3), flush=True)
+        until(lambda: resumed(third), "the clock was set after the resume", 60)
+        third.hypervisor.destroy(GOOD)
+        until(lambda: third.hub.hello(GOOD) is None, "the channel of a dead guest ends", 30)
+        saved.unlink()
+    no_zombies()
+
+
+def resumed(rig: Agent) -> bool:
+    """Two connections: the shim's first with this agent, and the one after the restore."""
+    return [event.kind for event in rig.events].count(GuestEventKind.CONNECTED) >= 2
+
+
+def transfer_in_background(rig: Agent) -> Callable[[], str]:
+    """A 10 MiB request; returns what waits for its end."""
+    result: list[str] = []
+
+    def run() -> None:
+        try:
+            rig.ping(TRANSFER, 120)
+            result.append("success")
+        except GuestError as error:
+            result.append(f"{type(error).__name__}: {error}")
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def wait() -> str:
+        thread.join(130)
+        assert result, "the transfer hangs"
+        return result[0]
+
+    return wait
+
+
+def bad(guest_dir: Path, guest_type: str) -> None:
+    """A guest with full rights over its kernel does its worst; the agent and the other guest do not care."""
+    from tests.nested.channel.attacks import ATTACKS
+
+    store = XenStore()
+    budget = BudgetConfig(messages=500)
+    with agent(guest_dir, guest_type, budget=budget, penalty_first=1.0, penalty_max=1.0) as rig:
+        rig.boot(GOOD)
+        rig.connected()
+        quiet = statistics.median(rig.ping() for _ in range(40))
+        rig.boot(BAD)
+        found = rig.hypervisor.find(BAD)
+        assert found is not None
+        base = f"/local/domain/{found.domid}/data"
+        until(lambda: store.read(f"{base}/ready") == b"1", "the bad guest is up")
+        baseline = statistics.median(rig.ping() for _ in range(40))
+        print(f"quiet {quiet * 1000:.1f} ms, beside an idle guest {baseline * 1000:.1f} ms", flush=True)
+        for name in ATTACKS:
+            store.write(f"{base}/attack", name.encode())
+            times = []
+            while store.read(f"{base}/done") != name.encode():
+                times.append(rig.ping(deadline=60))
+                assert len(times) < 5000, f"{name} does not end"
+            median = statistics.median(times) if times else 0.0
+            print(f"{name}: {len(times)} pings beside it, median {median * 1000:.1f} ms", flush=True)
+            assert rig.hub.hello(GOOD) is not None, f"the other guest lost its channel by {name}"
+        expelled = [event.reason for event in rig.events if event.kind is GuestEventKind.EXPELLED]
+        assert all(event.vmid == BAD for event in rig.events if event.kind is GuestEventKind.EXPELLED)
+        assert len(expelled) >= 5, expelled
+        after = statistics.median(rig.ping() for _ in range(40))
+        print(f"afterwards {after * 1000:.1f} ms", flush=True)
+        for vmid in (GOOD, BAD):
+            rig.hypervisor.destroy(vmid)
+    store.close()
+    no_zombies()
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
+    scenario, guest_dir, guest_type = sys.argv[1:]
+    {"talk": talk, "bad": bad}[scenario](Path(guest_dir), guest_type)
+    print("as it must be")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
