@@ -177,6 +177,26 @@ def _xenstore(_config: AgentConfig, _file: Path) -> Finding:
     return _ok(f"XenStore answers; this is domain {text}")
 
 
+def _device_model(config: AgentConfig, _file: Path) -> Finding:
+    if config.images.guest_arch != "x86_64":
+        return _ok("not needed: Xen on Arm has no hvm guests")
+    found = next((path for path in _DEVICE_MODELS if path.is_file()), None)
+    if found is not None:
+        return _ok(str(found))
+    return _warn(
+        "there is none, so VMs of type hvm (and bare disk images, which become such) cannot start",
+        "install qemu-system-xen, or use images of type pv or pvh",
+    )
+
+
+#: where distributions put the program that emulates an hvm guest's machine
+_DEVICE_MODELS = (
+    Path("/usr/libexec/xen-qemu-system-i386"),
+    Path("/usr/lib/xen/bin/qemu-system-i386"),
+    Path("/usr/lib/xen-4.17/bin/qemu-system-i386"),
+)
+
+
 def _bridge(config: AgentConfig, _file: Path) -> Finding:
     name = config.vm.bridge
     if not name:
@@ -255,6 +275,7 @@ CHECKS = (
     Check("autoballoon", _autoballoon, _XL),
     Check("kernel modules", _modules, _XL),
     Check("XenStore", _xenstore, _XL),
+    Check("device model", _device_model, _XL),
     Check("guest bridge", _bridge, _XL),
     Check("clock", _clock),
     Check("state directory", _state_dir),

@@ -1,4 +1,4 @@
-"""ApplyChanges over several VMs, on the simulator and on Xen: all or nothing, and what is told is what is so."""
+"""ApplyChanges over several VMs, on the simulator and on Xen: all or nothing, and told as it is (VirMO-C-010-O)."""
 
 from __future__ import annotations
 

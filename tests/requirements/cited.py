@@ -1,7 +1,7 @@
 """Which requirements a test proves: the ids that its own text cites, in its docstring, comments, marks or messages.
 
 A module's docstring counts for all of its tests. Ranges are understood: ``R-010 to R-012``, ``VirMO-C-002 to C-008``.
-Read from the source, without importing it. Knows no register and no results.
+Read from the source, without importing it. Knows no results.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.requirements.register import CONFORMANCE, REQUIREMENTS
+
 TESTS = Path(__file__).resolve().parents[1]
 #: Cites ids only to test this machinery.
 _NOT_MEANT = TESTS / "unit/test_requirements.py"
+_KNOWN = REQUIREMENTS | CONFORMANCE
 
 _ID = re.compile(
     r"\b(?P<kind>R-|OMA-ERDEF-VirMO-[CS]-|VirMO-[TCS]-)(?P<first>\d{3})(?:-[MO])?\b"
@@ -32,11 +35,14 @@ class Citation:
 
 
 def cited(text: str) -> Iterator[str]:
-    """The ids in a text, ranges spelled out."""
+    """The ids in a text, ranges spelled out: to the ids that there are between the two."""
     for found in _ID.finditer(text):
-        first = int(found["first"])
-        last = int(found["last"] or first)
-        yield from (f"{found['kind']}{number:03}" for number in range(first, last + 1))
+        first = f"{found['kind']}{found['first']}"
+        if not found["last"]:
+            yield first
+            continue
+        numbers = range(int(found["first"]), int(found["last"]) + 1)
+        yield from (one for one in (f"{found['kind']}{number:03}" for number in numbers) if one in _KNOWN)
 
 
 def citations(root: Path = TESTS) -> list[Citation]:

@@ -180,6 +180,7 @@ REQUIREMENTS: dict[str, tuple[str, str, str]] = {
     "R-162": ("12.1", "MUST", "Meta/Format xml"),
     "R-163": ("12.1", "OPTIONAL", "Meta/Mark importance (example informational)"),
     "R-164": ("12.1", "MUST", "Source/LocURI = address of VMImgMO/<x>/Operations/Download"),
+    "R-170": ("13", "must*", "ship device description files (DDF) that match the node tables"),
 }
 
 #: static conformance items, without their -M or -O

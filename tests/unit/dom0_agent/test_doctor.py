@@ -6,10 +6,11 @@ import json
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from dom0_agent import cli
+from dom0_agent import cli, doctor
 from dom0_agent.config import AccountConfig, AgentConfig, CredentialConfig
 from dom0_agent.config_schema import parse
 from dom0_agent.doctor import CHECKS, Finding, Level, examine
@@ -111,3 +112,20 @@ def test_a_configuration_that_cannot_be_used_is_exit_status_2(file: Path, capsys
     file.write_text("device: 5\n")
     assert cli.main(["--config", str(file), "doctor"]) == 2
     assert "line 1: device: expected a mapping, got 5" in capsys.readouterr().err
+
+
+def test_a_missing_device_model_is_told_with_what_cannot_start(
+    config: AgentConfig, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a warning: pv and pvh guests need none, and Arm has no hvm."""
+    x86: Literal["x86_64"] = "x86_64"
+    arm: Literal["arm64"] = "arm64"
+    for arch, found, level in ((x86, False, Level.WARN), (x86, True, Level.OK), (arm, False, Level.OK)):
+        program = tmp_path / f"model-{found}"
+        if found:
+            program.touch()
+        monkeypatch.setattr(doctor, "_DEVICE_MODELS", (program,))
+        asked = replace(config, images=replace(config.images, arch=arch))
+        finding = doctor._device_model(asked, file)
+        assert finding.level is level
+        assert bool(finding.remedy) == (level is Level.WARN)

@@ -1,4 +1,4 @@
-"""Objects below VirMO/<x>/DMTree: found by MOID, kept in dom0, forwarded to the shim (OMA-ER-VirMO 11.2)."""
+"""Objects below VirMO/<x>/DMTree: found by MOID, kept in dom0, forwarded to the shim (11.2, VirMO-C-009-O)."""
 
 from __future__ import annotations
 
