@@ -18,7 +18,10 @@ class OverBudget(ProtocolError):  # noqa: N818 - it is what happened
 
 
 class Budget:
-    """One guest's. The meter of an :class:`~guest_shim.endpoint.Endpoint`; each call may raise :class:`OverBudget`."""
+    """One guest's. The meter of an :class:`~guest_shim.endpoint.Endpoint`; each call may raise :class:`OverBudget`.
+
+    Thread-safe: XenStore's hints and a channel's frames come in different threads.
+    """
 
     def __init__(self, config: BudgetConfig, clock: Callable[[], float]) -> None:
         self._limits = {"bytes": config.bytes, "messages": config.messages, "nodes": config.nodes}
@@ -26,6 +29,7 @@ class Budget:
         self._clock = clock
         self._began = clock()
         self._spent = dict.fromkeys(self._limits, 0)
+        self._lock = threading.Lock()
 
     def __call__(self, kind: str, size: int, awaited: bool) -> None:
         """A frame came. Credit and what we asked for are free: the protocol bounds them."""
@@ -40,11 +44,13 @@ class Budget:
     def spend(self, what: str, amount: int) -> None:
         """Take ``amount`` of ``what``."""
         now = self._clock()
-        if now - self._began >= self._window:
-            self._began = now
-            self._spent = dict.fromkeys(self._limits, 0)
-        self._spent[what] += amount
-        if self._spent[what] > self._limits[what]:
+        with self._lock:
+            if now - self._began >= self._window:
+                self._began = now
+                self._spent = dict.fromkeys(self._limits, 0)
+            self._spent[what] += amount
+            over = self._spent[what] > self._limits[what]
+        if over:
             raise OverBudget(f"over its budget of {self._limits[what]} {what} in {self._window:g} s")
 
 

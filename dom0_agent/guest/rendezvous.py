@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 PERIOD = 5.0
 #: Seconds that a shim gets to close its end before its guest is saved.
 GOODBYE = 5.0
+#: Messages of its budget that a channel costs a guest: opening one is work for Xen and XenStore.
+OPENING = 100
 _NONCE = re.compile(r"[0-9a-f]{4,16}")
 _TRANSPORTS = ("vchan", "xenstore")
 
@@ -184,6 +186,12 @@ class XenRendezvous:
         if want is None or want[0] == guest.nonce:
             return
         guest.nonce = want[0]
+        try:
+            guest.budget.spend("messages", OPENING)
+        except OverBudget as error:
+            guest.flooding = str(error)
+            self._cut_off(guest)
+            return
         if guest.channel is not None:
             guest.channel.close("the shim asked for another one")
         if guest.thread is not None:

@@ -27,7 +27,7 @@ from dom0_agent.guest.hello import facts_of, instance_of, parse_hello
 from guest_shim.endpoint import AGENT, SHIM, Endpoint
 from guest_shim.protocol import Frame, ProtocolError, encode
 
-SLOWEST = 1.0  #: seconds for one input
+SLOWEST = 1.0  #: seconds of the processor for one input
 _OBJECT = {"moid": "urn:oma:mo:oma-lawmo:1.0", "live": ["State", "a/*/b"], "operations": ["Operations/Lock"]}
 _HELLO = {
     "versions": [1],
@@ -140,7 +140,7 @@ def main() -> int:
         target, frames = TARGETS[name]
         stream = mutate(rng, frames)
         counted[name] += 1
-        began = time.monotonic()
+        began = time.thread_time()  # a busy machine is no finding
         found = ""
         try:
             target(stream, rng)
@@ -149,8 +149,8 @@ def main() -> int:
             ended["refused"] += 1
         except BaseException:  # noqa: BLE001 - a finding is whatever else escapes
             found = traceback.format_exc()
-        if not found and time.monotonic() - began > SLOWEST:
-            found = f"took {time.monotonic() - began:.1f} s"
+        if not found and time.thread_time() - began > SLOWEST:
+            found = f"took {time.thread_time() - began:.1f} s"
         if found:
             pathlib.Path(f"channel-{name}.bin").write_bytes(stream)
             print(f"{name}: {found}", file=sys.stderr)

@@ -264,6 +264,23 @@ def test_old_slots_wrong_numbers_and_strange_acks_move_nothing(make: Callable[..
     bus.close()
 
 
+def test_a_guest_that_asks_for_channels_without_end(make: Callable[..., Any], xenstored: Daemon) -> None:
+    """Each opening costs it as much as a hundred messages."""
+    agent = make(AgentRig, budget=BudgetConfig(messages=1000), penalty_first=1.0, penalty_max=1.0)
+    make(ShimRig, OTHER)
+    bus = XenBus(device(xenstored))
+    number = 0
+    while GuestEventKind.EXPELLED not in agent.kinds():
+        number += 1
+        assert number < 200
+        asked = {"nonce": f"{number:08x}", "transports": ["xenstore"]}
+        bus.write(f"{base(VMID)}/up/want", json.dumps(asked).encode())
+        time.sleep(0.02)
+    until(lambda: agent.hub.hello(OTHER) is not None)
+    assert agent.ping(OTHER, b"x") == b"x"
+    bus.close()
+
+
 def test_a_guest_that_writes_without_end_loses_its_watch(
     make: Callable[..., Any], xenstored: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
