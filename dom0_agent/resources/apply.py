@@ -164,14 +164,16 @@ class ApplyChanges:
             self._conclude(change, after, result)
 
     def _step(self, entry_id: str, position: int, step: PlanStep, vm: Vm) -> None:
-        self._journal.intend(entry_id, position)
+        with self._database.transaction(durable=False):  # the plan is durable, and its undo needs no more than that
+            self._journal.intend(entry_id, position)
         self._say(step.name)
 
         def progress(reached: int, wanted: int) -> None:
             self._say(f"{step.name}, {reached} of {wanted} bytes reached")
 
         self._sharing.enforcer.apply(step.resource, vm, step.after, live=step.live, progress=progress)
-        self._journal.done(entry_id, position)
+        with self._database.transaction(durable=False):
+            self._journal.done(entry_id, position)
 
     def _after(self, vm: Vm, target: Target) -> Vm:
         """The VM as it is committed."""
@@ -227,10 +229,9 @@ class ApplyChanges:
             self._conclude(change, {}, result)
             return
         steps = tuple(load_step(dict(step.detail)) for step in entry.steps[:-1])
-        begun = sum(step.state in (StepState.INTENDED, StepState.DONE) for step in entry.steps[:-1])
         reason = entry.reason or f"{HOLD} failed, nothing was changed: the agent ended while it was running"
-        logger.warning("apply_changes_undone steps=%d", begun)
-        self._undo(entry.operation_id, steps[:begun], vms, reason)
+        logger.warning("apply_changes_undone steps=%d", len(steps))
+        self._undo(entry.operation_id, steps, vms, reason)  # also what was not begun: it is as it was, and stays so
         change = _Change(entry.operation_id, vms, (), steps, {}, handle)
         self._conclude(change, {}, OperationResult(Status.COMMAND_FAILED, reason))
 

@@ -1,0 +1,218 @@
+"""Random sequences of Create, ApplyChanges, power, Delete and crashes of the agent, on the simulator with real tc.
+
+Whatever happens: no sum is larger than the device, the machine has what the VMs' records say, and no tc object is left
+of a VM that does not run (A-02, A-16, A-55, A-56, R-061).
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from dom0_agent.hypervisor.sim.ledger import HostSettings
+from dom0_agent.operation import OperationRefused
+from dom0_agent.resources.apply import ApplyChanges, Wish
+from dom0_agent.resources.config import NetworkConfig, ResourcesConfig
+from dom0_agent.resources.cpu import cpu_share
+from dom0_agent.resources.sharing import open_sharing
+from dom0_agent.store.database import Database
+from dom0_agent.store.journal import Journal
+from dom0_agent.store.vms import VmTable
+from dom0_agent.vm.config import VmConfig
+from dom0_agent.vm.engine import open_engine
+from dom0_agent.vm.model import Allocation, Primitive, VmState
+from tests.contract.support import MIB, FakeImages, SimBackend, eventually
+from tests.integration.resources.shaping_testing import Lab
+from tests.integration.resources.sim_network import InNamespace, with_network
+
+BANDWIDTH = 100_000_000
+#: Few VMs, and a machine that two of the larger ones fill.
+MOST_VMS = 3
+HOST = HostSettings(total_memory=2048 * MIB, dom0_memory=1024 * MIB, beat_interval=1.0)
+
+allocations = st.builds(
+    lambda ram, storage, cpu, network: Allocation(ram * MIB, storage * MIB, cpu, network),
+    st.sampled_from([128, 256, 400, 700, 1100]),
+    st.integers(0, 3),
+    st.integers(0, 70),
+    st.integers(0, 70),
+)
+which = st.integers(0, MOST_VMS - 1)
+
+
+class Sequences(RuleBasedStateMachine):
+    """One device. Rules may be refused; the invariants hold all the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Path(tempfile.mkdtemp(prefix="virmo-sequences-"))
+        self.lab = Lab()
+        self.backend = SimBackend(self.root, HOST)
+        self.hypervisor = with_network(self.backend.hypervisor, self.lab)
+        self.begin()
+
+    def begin(self) -> None:
+        """An agent, from what is durable."""
+        self.database = Database(self.root / "agent.db")
+        config = VmConfig(shutdown_wait=0.1, storage_reserve=0, sweep_interval=3600.0)
+        resources = ResourcesConfig(network=NetworkConfig(bandwidth=BANDWIDTH))
+        run = InNamespace(self.lab)
+        self.sharing = open_sharing(self.database, self.hypervisor, config, resources, self.root, run=run)
+        images = FakeImages({self.backend.image.img_id: self.backend.image})
+        self.engine = open_engine(self.database, self.hypervisor, images, config, self.root, sharing=self.sharing)
+        self.applied: list[Any] = []
+        self.apply = ApplyChanges(self.database, self.engine.holds, self.sharing, self.applied.append)
+        self.apply.start()
+        assert self.apply.stop(20)
+        for applied in self.applied:
+            self.apply.reported(applied)
+        self.engine.start()
+        assert self.engine.drain(20)
+
+    def vmid(self, index: int) -> UUID | None:
+        """The n-th VM."""
+        vms = self.engine.list()
+        return vms[index].vmid if index < len(vms) else None
+
+    # -- what may happen --------------------------------------------------------------------------------------------
+
+    @rule(wanted=allocations, running=st.booleans())
+    def create(self, wanted: Allocation, running: bool) -> None:
+        """With a reserved configuration, as a server does."""
+        if len(self.engine.list()) >= MOST_VMS:
+            return
+        vmid = self.engine.add()
+        self.change({vmid: wanted})
+        primitive = Primitive.CREATE if running else Primitive.CREATE_AND_POWER_OFF
+        self.do(vmid, primitive)
+        record = self.engine.get(vmid)
+        if record is not None and record.state is VmState.NOT_CREATED:
+            self.engine.forget(vmid)
+
+    @rule(wanted=st.dictionaries(which, allocations, min_size=1), fault=st.sampled_from([None, None, "first", "last"]))
+    def change_some(self, wanted: dict[int, Allocation], fault: str | None) -> None:
+        """ApplyChanges over some VMs; sometimes the machine refuses something half-way."""
+        found = {vmid: a for index, a in wanted.items() if (vmid := self.vmid(index)) is not None}
+        before = {record.vmid: record.allocation for record in self.engine.list()}
+        if fault is not None:
+            from dom0_agent.hypervisor.sim.faults import Fault
+
+            call = "set_scheduling" if fault == "first" else "resize_disk"
+            self.backend.faults.set(Fault(call, "break", count=1))
+        done = self.change(found)
+        self.backend.faults.set()
+        after = {record.vmid: record.allocation for record in self.engine.list()}
+        created = {vmid for vmid in found if before[vmid] != Allocation()}
+        assert after == ({**before, **{vmid: found[vmid] for vmid in created}} if done else before)
+
+    @rule(index=which, primitive=st.sampled_from([p for p in Primitive if not p.value.startswith("Create")]))
+    def operate(self, index: int, primitive: Primitive) -> None:
+        """Any primitive, allowed or not."""
+        vmid = self.vmid(index)
+        if vmid is not None:
+            self.do(vmid, primitive)
+
+    @rule()
+    def crash(self) -> None:
+        """The agent goes without a word; another one begins."""
+        self.engine.stop(5)
+        self.database.close()
+        self.begin()
+
+    # -- what holds -------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def no_domain_has_more_than_there_is(self) -> None:
+        """Σ of what runs ≤ the device, and Σ of shares ≤ 100."""
+        records = self.engine.list()
+        assert sum(record.allocation.cpu for record in records) <= 100
+        assert sum(record.allocation.network for record in records) <= 100
+        running = [record for record in records if record.state is VmState.RUNNING]
+        assert sum(record.allocation.ram for record in running) <= HOST.total_memory - HOST.dom0_memory
+
+    @invariant()
+    def the_machine_has_what_the_records_say(self) -> None:
+        """The ledger is Xen's truth."""
+        cpus, resources = self.hypervisor.host().cpus, self.hypervisor.resources
+        rows = {row.vmid: row for row in VmTable(self.database).list()}
+        for record in self.engine.list():
+            allocation = record.allocation
+            assert rows[record.vmid].record.allocation == allocation
+            data = [disk for disk in rows[record.vmid].disks if disk.role == "data"]
+            assert sum(Path(disk.path).stat().st_size for disk in data) == allocation.storage
+            if record.state is not VmState.RUNNING:
+                continue
+            share = cpu_share(allocation.cpu, {}, image_vcpus=1, cpus=cpus, work_conserving=False)
+            assert resources.scheduling(record.vmid) == share.scheduling
+            assert resources.memory(record.vmid).target in (allocation.ram, self.saved_ram(record.vmid))
+            assert all(resources.disk_size(record.vmid, disk.device) == allocation.storage for disk in data)
+            interfaces = resources.interfaces(record.vmid)
+            assert self.sharing.shaper.holds(record.vmid, interfaces, self.sharing.enforcer.rate(allocation))
+        assert Journal(self.database).unfinished() == ()
+
+    @invariant()
+    def nothing_is_left_of_who_does_not_run(self) -> None:
+        """No ifb device, no qdisc."""
+        limited = {r.vmid for r in self.engine.list() if r.state is VmState.RUNNING and r.allocation.network}
+        assert self.sharing.shaper.owned() == limited
+        assert len(self.lab.objects()[0]) == 2 * len(limited)
+
+    def saved_ram(self, vmid: UUID) -> int | None:
+        """A VM that was resumed has what it was saved with until the next look at it, which is now."""
+        held = next(vm for vm in self.engine.holds.running() if vm.vmid == vmid)
+        self.sharing.enforcer.mend(held)
+        return held.record.allocation.ram
+
+    # -- hands ------------------------------------------------------------------------------------------------------
+
+    def change(self, wanted: dict[UUID, Allocation]) -> bool:
+        """Whether it was done."""
+        told = len(self.applied)
+        try:
+            result = self.apply.submit(Wish(wanted, {}), None).wait(60)
+        except OperationRefused:
+            return False
+        assert result is not None
+        if wanted:
+            eventually(lambda: len(self.applied) > told, 5, "the end is told")
+            self.apply.reported(self.applied[-1])
+        return result.ok
+
+    def do(self, vmid: UUID, primitive: Primitive) -> None:
+        """It may be refused, or fail."""
+        img_id = self.backend.image.img_id if primitive.value.startswith("Create") else None
+        try:
+            self.engine.submit(vmid, primitive, img_id=img_id).wait(60)
+        except OperationRefused:
+            return
+        assert self.engine.drain(20)
+
+    def teardown(self) -> None:
+        """Everything of this device goes."""
+        self.engine.stop(5)
+        self.database.close()
+        self.backend.close()
+        self.lab.close()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+
+
+@pytest.mark.parametrize("sequences", [4, pytest.param(1000, marks=[pytest.mark.long, pytest.mark.timeout(6 * 3600)])])
+def test_random_sequences_keep_the_device_consistent(sequences: int) -> None:
+    """See the module."""
+    run_state_machine_as_test(
+        Sequences,
+        settings=settings(
+            max_examples=sequences, stateful_step_count=10, deadline=None, suppress_health_check=QUIET, database=None
+        ),
+    )
