@@ -96,6 +96,7 @@ class ClientSession:
         self._alerts = list(alerts)
         self._unsent_alerts: list[PendingAlert] = []
         self._alert_refs: dict[tuple[int, str], PendingAlert] = {}
+        self._open_chunk: tuple[int, str] | None = None  #: message and CmdID of our last chunk, if more will follow
         self._held: list[c.Status] = []
         self._why = ""
         self._msg_id = 0
@@ -195,7 +196,8 @@ class ClientSession:
                 logger.warning(
                     "results refused session=%s code=%d ref=%s", self._session_id, status.code, status.cmd_ref
                 )
-                self._outbox.drop_chunked()
+                if (status.msg_ref, status.cmd_ref) == self._open_chunk:
+                    self._outbox.drop_chunked()
 
     # ---- actions, named in the table
 
@@ -304,6 +306,7 @@ class ClientSession:
             ver_proto=self._ver_proto,
         )
         packed = self._outbox.pack(header, first, last, limit=self._peer_limit, final=final)
+        self._open_chunk = None if packed.open_chunk is None else (self._msg_id, packed.open_chunk)
         by_id = {pending.id: pending for pending in self._alerts}
         for numbered in packed.numbered:
             self._alert_refs[self._msg_id, numbered.cmd_id] = by_id[numbered.ref]

@@ -43,11 +43,11 @@ class Numbered:
 
 @frozen
 class Packed:
-    """One packed message and its elements with a ref; ``open_chunk``: its last element is a chunk, more will follow."""
+    """One packed message and its elements with a ref; ``open_chunk``: CmdID of a chunk in it that more will follow."""
 
     body: bytes
     numbered: tuple[Numbered, ...]
-    open_chunk: bool = False
+    open_chunk: str | None = None
 
 
 @dataclass(slots=True)
@@ -89,8 +89,13 @@ class Outbox:
         self._waiting.clear()
         self.sent_of_chunked = 0
 
+    @property
+    def chunked_ref(self) -> str | None:
+        """The ref of the element that is being sent in chunks, if there is one and it has a ref."""
+        return self._waiting[0][1] if self.sent_of_chunked else None
+
     def drop_chunked(self) -> Waiting | None:
-        """Forget the element that was being sent in chunks, because the peer refused it; returns it."""
+        """Forget the element that is being sent in chunks, because the peer refused it; returns it."""
         if not self.sent_of_chunked:
             return None
         self.sent_of_chunked = 0
@@ -117,7 +122,7 @@ class Outbox:
         page = _Page([], [])
         for element in first:
             self._put(page, element, None)
-        open_chunk = False
+        open_chunk = None
         if limit is None:
             for element, ref in self._waiting:
                 self._put(page, element, ref)
@@ -149,8 +154,8 @@ class Outbox:
             element, next_id = _number_members(element, next_id)
         return element, self._codec.fragment(element, str(number)), next_id
 
-    def _fill(self, page: _Page, limit: int) -> bool:
-        """Move what fits from the queue to the page; whether the page ends in a chunk that more will follow."""
+    def _fill(self, page: _Page, limit: int) -> str | None:
+        """Move what fits from the queue to the page; the CmdID of a chunk at its end that more will follow."""
         placed = 0
         while self._waiting:
             plain, ref = self._waiting[0]
@@ -164,17 +169,17 @@ class Outbox:
                     self._waiting.extendleft((part, ref) for part in reversed(parts))
                     continue
                 if placed:
-                    return False
+                    return None
                 if _can_be_chunked(element):
                     return self._put_chunk(page, plain, ref, limit)
                 logger.warning("message over limit limit=%d element=%s size=%d", limit, element.NAME, len(fragment))
             self._waiting.popleft()
             self._accept(page, element, ref, fragment, next_id)
             placed += 1
-        return False
+        return None
 
-    def _put_chunk(self, page: _Page, element: c.BodyElement, ref: str | None, limit: int) -> bool:
-        """The next chunk of the first element (OMA-TS-DM Protocol 7.2); whether more will follow."""
+    def _put_chunk(self, page: _Page, element: c.BodyElement, ref: str | None, limit: int) -> str | None:
+        """The next chunk of the first element (OMA-TS-DM Protocol 7.2); its CmdID if more will follow."""
         assert isinstance(element, _CHUNKABLE)
         item = self._codec.carry(element.items[0])
         data = item.data if item.data is not None else ""
@@ -195,10 +200,10 @@ class Outbox:
         self._accept(page, chunk, ref, fragment, page.next_id + 1)
         if more:
             self.sent_of_chunked = offset + take
-        else:
-            self._waiting.popleft()
-            self.sent_of_chunked = 0
-        return more
+            return number
+        self._waiting.popleft()
+        self.sent_of_chunked = 0
+        return None
 
 
 def carried_size(data: c.Data) -> int:

@@ -47,7 +47,7 @@ class Hearing:
         for command in message.body:
             if isinstance(command, c.Status):
                 ref = self._outcomes.take(command, our_msg_id)
-                if ref is not None and command.code != Status.CHUNK_ACCEPTED:
+                if ref is not None and ref == self._outbox.chunked_ref and command.code != Status.CHUNK_ACCEPTED:
                     self._outbox.drop_chunked()
                 continue
             taken = self._assembler.take(command)

@@ -228,6 +228,21 @@ def test_receiver_refuses_chunk(syntax: str) -> None:
     assert answer.find("SyncBody/Final") is not None
 
 
+@rule("Large objects: sender", "a refusal of other Results does not end the object that is being sent")
+def test_refusal_of_other_results(syntax: str) -> None:
+    board = Board(syntax, LeafTree({"./small": "x", "./big": "x" * 5000}))
+    answer = board.ask(command("Get", "5", "./small") + command("Get", "6", "./big"), header=metinf(MaxMsgSize="1800"))
+    other = board.session._msg_id, texts(answer, "SyncBody/Results/CmdID")[0]
+    refused = (
+        f"<Status><CmdID>2</CmdID><MsgRef>{other[0]}</MsgRef><CmdRef>{other[1]}</CmdRef><Cmd>Results</Cmd>"
+        "<Data>424</Data></Status>"
+    )
+    while not texts(answer, "SyncBody/Results/Item/Meta/Size"):
+        answer = board.ask(NEXT)
+    answer = board.ask(refused + NEXT)
+    assert texts(answer, "SyncBody/Results/Item/Source/LocURI") == ["./big"]
+
+
 @rule("Large objects: sender", "after Alert 1225 the object is sent again from its first octet")
 def test_restart_after_1225(syntax: str) -> None:
     board = Board(syntax, LeafTree({"./big": "x" * 5000}))
@@ -300,6 +315,19 @@ def test_round_trip(codec: Codec) -> None:
     import base64
 
     assert (base64.b64decode(found) if isinstance(found, str) else found) == octets
+
+
+@rule("Large objects: server as sender", "the Status of an earlier command does not end the object that is being sent")
+def test_status_of_another_command(syntax: str) -> None:
+    big = c.Replace(items=(c.Item("./big", data="x" * 4000),))
+    desk = Desk(syntax, Application([c.Get(items=(c.Item("./a"),)), big]))
+    root = desk.open(header=metinf(MaxMsgSize="2000"))
+    get = texts(root, "SyncBody/Get/CmdID")[0]
+    while root.find("SyncBody/Replace") is None:
+        root = desk.say(header_status(desk.session._msg_id) + NEXT, final=False)
+    late = f"<Status><CmdID>2</CmdID><MsgRef>1</MsgRef><CmdRef>{get}</CmdRef><Cmd>Get</Cmd><Data>404</Data></Status>"
+    root = desk.say(header_status(desk.session._msg_id) + late + NEXT, final=False)
+    assert texts(root, "SyncBody/Replace/Item/Target/LocURI") == ["./big"]
 
 
 @rule(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 import pytest
 from lxml import etree
 
+import dom0_agent.mo
 from dom0_agent.mo.catalogue import CATALOGUE
 from dom0_agent.omadm.ddf import ddf_document
 from dom0_agent.omadm.mo import Path
@@ -190,3 +194,15 @@ def test_standard_objects_are_permanent_and_read_only() -> None:
             definition = pending.pop()
             assert (definition.scope, definition.access) == (Scope.PERMANENT, frozenset({Command.GET}))
             pending.extend(definition.children)
+
+
+def test_every_object_that_has_a_moid_is_in_the_catalogue() -> None:
+    """R-170: nobody can ship an object and forget its DDF."""
+    modules = (
+        importlib.import_module(found.name) for found in pkgutil.walk_packages(dom0_agent.mo.__path__, "dom0_agent.mo.")
+    )
+    shipped = {moid for module in modules if isinstance(moid := getattr(module, "MOID", None), str)}
+    assert len(shipped) >= 6
+    roots = [CATALOGUE[name]()[1] for name in CATALOGUE]
+    described = {type_ for root in roots for node in (root, *root.children) for type_ in node.types}
+    assert shipped - described == set()
