@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from dom0_agent.hypervisor.resources import Scheduling
 
-#: Weight of one percent. A VM without a share weighs as little as a scheduler can express.
+#: Weight of one percent, and of a VM without a share: little beside one that has it, enough to boot beside a busy dom0.
 WEIGHT_OF_PERCENT = 10
-LEAST_WEIGHT = 1
+WEIGHT_OF_NONE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,5 +40,5 @@ def cpu_share(
     own = int(vendor.get("CPUCap", 0))
     if own:
         cap = min(cap, own) if cap else own
-    weight = max(LEAST_WEIGHT, percent * WEIGHT_OF_PERCENT)
+    weight = percent * WEIGHT_OF_PERCENT if percent else WEIGHT_OF_NONE
     return CpuShare(Scheduling(weight, cap), max(1, min(vcpus, most)), most)

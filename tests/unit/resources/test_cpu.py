@@ -19,7 +19,7 @@ from dom0_agent.resources.cpu import cpu_share
         (30, 2, 1, Scheduling(300, 60)),
         (100, 8, 8, Scheduling(1000, 800)),
         (1, 8, 1, Scheduling(10, 8)),
-        (0, 2, 3, Scheduling(1, 0)),  # nothing set aside: as many as its image wants, no cap
+        (0, 2, 3, Scheduling(20, 0)),  # nothing set aside: as many as its image wants, no cap
     ],
 )
 def test_a_share_has_the_vcpus_that_it_needs(percent: int, cpus: int, vcpus: int, scheduling: Scheduling) -> None:
