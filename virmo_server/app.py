@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute
 from virmo_server.api.http import api_routes
 from virmo_server.console.http import console_routes
 from virmo_server.dm.endpoint import dm_route
-from virmo_server.images.hosting import image_route
+from virmo_server.images.hosting import descriptor_routes, image_route
 from virmo_server.maintenance import maintain
 from virmo_server.operations_routes import operations_routes
 from virmo_server.services import Services
@@ -44,6 +44,7 @@ def make_app(services: Services) -> Starlette:
     routes: list[BaseRoute] = [
         *operations_routes(services),
         dm_route(services),
+        *descriptor_routes(services.database, services.clock, services.config.proxied_url),
         image_route(services.database, services.library),
         *api_routes(services),
         *console_routes(services),

@@ -95,6 +95,11 @@ class ServerConfig(_Section):
         return self.database_url or f"sqlite:///{self.state_dir / 'virmo.db'}"
 
     @property
+    def proxied_url(self) -> str | None:
+        """The public URL where requests do not show it: without TLS of our own there is a proxy before us."""
+        return None if self.tls is not None else self.public_url
+
+    @property
     def image_dir(self) -> Path:
         """Where image files are kept."""
         return self.state_dir / "images"

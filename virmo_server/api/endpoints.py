@@ -107,6 +107,10 @@ ENDPOINTS = (
         "DELETE", "/images/{image}", Role.OPERATOR, "Remove a library image", op.delete_library_image, status=204,
         problems=(404, 409),
     ),
+    Endpoint(
+        "GET", "/images/{image}/reports", Role.VIEWER, "Reports of devices that fetched an image by its descriptor",
+        running.list_install_reports, list[running_schema.InstallReportView], query=_LIMIT,
+    ),
     Endpoint("GET", "/tokens", Role.ADMIN, "List tokens", op.list_tokens, list[schema.TokenView], problems=()),
     Endpoint(
         "POST", "/tokens", Role.ADMIN, "Make a token", op.create_token, schema.NewTokenView, schema.NewTokenBody,

@@ -12,8 +12,9 @@ from virmo_server.api.endpoint import Call
 from virmo_server.audit import audited
 from virmo_server.devices.registry import find_device
 from virmo_server.dm.trace import ShownSession
+from virmo_server.images.library import find_image
 from virmo_server.model import Device, ReceivedAlert
-from virmo_server.model_running import AuditRecord, Login, Operator
+from virmo_server.model_running import AuditRecord, InstallReport, Login, Operator
 from virmo_server.passwords import is_password
 from virmo_server.problem import Problem, conflict
 
@@ -86,6 +87,15 @@ def change_password(call: Call) -> None:
         if not is_password(body.old, operator.password):
             raise Problem(403, "password", "the old password is wrong")
         operators.change_operator(session, operator, role=None, password=body.new)
+
+
+def list_install_reports(call: Call) -> list[schema.InstallReportView]:
+    """What devices reported of an image that they fetched by its download descriptor, newest first."""
+    with call.services.database.read() as session:
+        image = find_image(session, call.path["image"])
+        query = select(InstallReport).where(InstallReport.image_id == image.id).order_by(InstallReport.id.desc())
+        reports = session.scalars(query.limit(call.query["limit"]))
+        return [schema.InstallReportView(at=row.at, status=row.status, text=row.text) for row in reports]
 
 
 def list_operators(call: Call) -> list[schema.OperatorView]:

@@ -25,7 +25,15 @@ def _deliver_image(
     orders: OrderService, session: Session, device: Device, body: schema.DeliverImageBody, request: Request
 ) -> Order:
     image = find_image(session, body.image_id)
-    return orders.deliver_image(session, device, request, name=body.name, image=image, description=body.description)
+    return orders.deliver_image(
+        session,
+        device,
+        request,
+        name=body.name,
+        image=image,
+        description=body.description,
+        by_descriptor=body.by_descriptor,
+    )
 
 
 def _delete_image(

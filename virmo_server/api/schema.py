@@ -121,13 +121,22 @@ class DeviceView(View):
     open_orders: int
 
 
+class BootstrapView(View):
+    """A bootstrap profile (WBXML in base64), its Content-Type with SEC and MAC, and the PIN behind the MAC."""
+
+    profile: str
+    content_type: str
+    pin: str
+
+
 class RegistrationView(View):
-    """A new board and, this one time, its secrets. ``agent_config`` is YAML for the agent."""
+    """A new board and, this one time, its secrets: as YAML for the agent, and as a profile that brings them."""
 
     device: DeviceView
     client: CredentialView
     server: CredentialView
     agent_config: str
+    bootstrap: BootstrapView
 
 
 class VmView(View):
@@ -246,6 +255,7 @@ class DeliverImageBody(Body):
     name: Name
     image_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     description: Text = ""
+    by_descriptor: bool = False  #: let the device fetch a download descriptor first (DLOTA)
     deadline_seconds: DeadlineSeconds | None = None
 
 

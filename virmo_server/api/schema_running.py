@@ -96,3 +96,11 @@ class AuditView(View):
     target: str
     status: int
     detail: str
+
+
+class InstallReportView(View):
+    """What a device reported to a download descriptor's installNotifyURI; 900 is success."""
+
+    at: datetime
+    status: int
+    text: str

@@ -14,6 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from virmo_server.api import schema
 from virmo_server.config import ServerConfig
 from virmo_server.devices import knowledge
+from virmo_server.devices.bootstrap import Side, make_profile
 from virmo_server.devices.registry import Credentials
 from virmo_server.images.hosting import download_url
 from virmo_server.model import (
@@ -105,7 +106,22 @@ def registration_view(
         client=client,
         server=server,
         agent_config=agent_config(device, config, client, server),
+        bootstrap=_bootstrap_view(device, config, client, server),
     )
+
+
+def _bootstrap_view(
+    device: Device, config: ServerConfig, client: schema.CredentialView, server: schema.CredentialView
+) -> schema.BootstrapView:
+    made = make_profile(
+        server_id=config.server_id,
+        address=f"{device.base_url or config.public_url}/dm",
+        auth=device.auth_scheme,
+        client=Side(**client.model_dump()),
+        server=Side(**server.model_dump()),
+    )
+    profile = base64.b64encode(made.body).decode()
+    return schema.BootstrapView(profile=profile, content_type=made.content_type, pin=made.pin)
 
 
 def agent_config(

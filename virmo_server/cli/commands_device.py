@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import base64
+import os
+from pathlib import Path
 from typing import Any
 
 from virmo_server.cli.arguments import Nouns, command, device_argument, noun, order_options
-from virmo_server.cli.client import segment
+from virmo_server.cli.client import ClientError, segment
 from virmo_server.cli.context import EXIT_OK, Context
 from virmo_server.cli.output import ago
 
@@ -25,6 +29,7 @@ def register(nouns: Nouns) -> None:
     add.add_argument("--notify-url", metavar="URL", help="where its agent listens for notifications")
     add.add_argument("--label", action="append", default=[], metavar="WORD", help="may be repeated")
     add.add_argument("--agent-config", action="store_true", help="print only the agent's YAML, to paste or redirect")
+    _bootstrap_option(add)
     listing = command(verbs, "list", _list, "list devices: when they were seen, what fails")
     listing.add_argument("--label", metavar="WORD", help="only devices with this label")
     show = command(verbs, "show", _show, "show all that is known of a device")
@@ -38,6 +43,7 @@ def register(nouns: Nouns) -> None:
     renew = command(verbs, "renew", _renew, "make new credentials; the old ones are void at once")
     device_argument(renew)
     renew.add_argument("--agent-config", action="store_true", help="print only the agent's YAML")
+    _bootstrap_option(renew)
     remove = command(verbs, "remove", _remove, "forget a device; the board itself is not touched")
     device_argument(remove)
     refresh = command(verbs, "refresh", _refresh, "read again what the device has")
@@ -51,6 +57,13 @@ def register(nouns: Nouns) -> None:
     trace = command(verbs, "trace", _trace, "show the DM messages of the device's last sessions")
     device_argument(trace)
     trace.add_argument("--sessions", type=int, default=1, metavar="N", help="so many sessions (default: the last one)")
+
+
+def _bootstrap_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--bootstrap", type=Path, metavar="FILE",
+        help="write a bootstrap profile that brings the account to the board, protected by a PIN that is shown",
+    )  # fmt: skip
 
 
 def _add(context: Context) -> int:
@@ -75,8 +88,18 @@ def _renew(context: Context) -> int:
 
 
 def _show_registration(context: Context, registration: dict[str, Any], what: str) -> int:
+    if context.options.bootstrap is not None:
+        _write_profile(context.options.bootstrap, registration["bootstrap"])
     if context.output.as_json:
         context.output.json(registration)
+    elif context.options.bootstrap is not None:
+        made = registration["bootstrap"]
+        context.output.line(f"device {registration['device']['name']} {what}. On the board, with this file:")
+        print(
+            f"  virmo-agent bootstrap {context.options.bootstrap.name} --content-type '{made['content_type']}'"
+            f" --pin {made['pin']}"
+        )
+        context.output.line("The PIN is not shown again; 'virmo device renew' makes new credentials.")
     elif context.options.agent_config:
         print(registration["agent_config"], end="")
     else:
@@ -85,6 +108,19 @@ def _show_registration(context: Context, registration: dict[str, Any], what: str
         print(registration["agent_config"])
         context.output.line("These secrets are not shown again; 'virmo device renew' makes new ones.")
     return EXIT_OK
+
+
+def _write_profile(path: Path, bootstrap: dict[str, str]) -> None:
+    """The file holds the board's secrets: its owner alone reads it."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        raise ClientError(
+            f"{path}: cannot be written: {error.strerror}; the device is registered, 'virmo device renew' makes new"
+            " credentials"
+        ) from error
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(base64.b64decode(bootstrap["profile"]))
 
 
 def _list(context: Context) -> int:

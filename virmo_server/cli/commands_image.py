@@ -30,6 +30,10 @@ def register(nouns: Nouns) -> None:
     source.add_argument("--file", type=Path, metavar="FILE", help="the image: a bundle (tar) or a disk")
     source.add_argument("--image-id", metavar="ID", help="an image of the library, see 'virmo image list'")
     _media_type(deliver)
+    deliver.add_argument(
+        "--descriptor", action="store_true",
+        help="let the device fetch a download descriptor first (DLOTA), and report there: 'virmo image reports ID'",
+    )  # fmt: skip
     deliver.add_argument("--description", default="", metavar="TEXT", help="for people who look at the device")
     order_options(deliver)
     upload = command(verbs, "upload", _upload, "add a file to the library, without delivering it")
@@ -42,6 +46,8 @@ def register(nouns: Nouns) -> None:
     device_argument(delete)
     delete.add_argument("name", metavar="IMAGE")
     order_options(delete)
+    reports = command(verbs, "reports", _reports, "show what devices reported of an image fetched by its descriptor")
+    reports.add_argument("image_id", metavar="ID")
     forget = command(verbs, "forget", _forget, "remove a file from the library (devices keep theirs)")
     forget.add_argument("image_id", metavar="ID")
 
@@ -55,7 +61,13 @@ def _deliver(context: Context) -> int:
     image_id = options.image_id or uploaded(context, options.file, options.name)["id"]
     return context.place_order(
         options.device,
-        {"kind": "deliver-image", "name": options.name, "image_id": image_id, "description": options.description},
+        {
+            "kind": "deliver-image",
+            "name": options.name,
+            "image_id": image_id,
+            "description": options.description,
+            "by_descriptor": options.descriptor,
+        },
     )
 
 
@@ -136,6 +148,16 @@ def _delete(context: Context) -> int:
 def _forget(context: Context) -> int:
     context.client.delete(f"/images/{segment(context.options.image_id)}")
     context.output.line(f"image {context.options.image_id} is removed from the library")
+    return EXIT_OK
+
+
+def _reports(context: Context) -> int:
+    reports = context.client.get(f"/images/{segment(context.options.image_id)}/reports")
+    if context.output.as_json:
+        context.output.json(reports)
+        return EXIT_OK
+    rows = [[ago(report["at"]), str(report["status"]), report["text"]] for report in reports]
+    context.output.table(["WHEN", "CODE", "TEXT"], rows, empty="no device reported anything of this image")
     return EXIT_OK
 
 

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import os
 
+from sqlalchemy import func, select
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from virmo_server.clock import Clock
 from virmo_server.database import Database
+from virmo_server.images.descriptor import MAX_REPORT_BYTES, MEDIA_TYPE, REPORT_SUFFIX, SUFFIX, descriptor, parse_report
 from virmo_server.images.library import ImageLibrary
 from virmo_server.model import Image
+from virmo_server.model_running import InstallReport
 
 #: Bigger steps than Starlette's default: fewer thread hops per megabyte, at one buffer per running download.
 CHUNK_BYTES = 256 * 1024
+#: Of one image; who was told its URL may write them.
+MAX_REPORTS = 100_000
 
 
 class _ImageResponse(FileResponse):
@@ -27,6 +33,59 @@ class _ImageResponse(FileResponse):
 def download_url(base_url: str, image: Image) -> str:
     """The DownloadURI of an image for a device that reaches us at ``base_url``."""
     return f"{base_url}/images/{image.id}/{image.file_name}"
+
+
+def descriptor_url(base_url: str, image: Image) -> str:
+    """As :func:`download_url`, of the image's download descriptor."""
+    return download_url(base_url, image) + SUFFIX
+
+
+def descriptor_routes(database: Database, clock: Clock, base_url: str | None) -> list[Route]:
+    """``GET …/<file>.dd`` and ``POST …/<file>.report``; both know no more than who was told the URL.
+
+    ``base_url`` of ``None``: the file is fetched from where the descriptor was.
+    """
+
+    def find(image_id: str, file_name: str) -> Image | None:
+        with database.read() as session:
+            image = session.get(Image, image_id)
+        return None if image is None or image.file_name != file_name else image
+
+    async def serve(request: Request) -> Response:
+        image = await run_in_threadpool(find, request.path_params["image_id"], request.path_params["file_name"])
+        if image is None:
+            return PlainTextResponse("no such image\n", status_code=404)
+        own = base_url or f"{request.url.scheme}://{request.url.netloc}"
+        text = descriptor(image, download_url(own, image))
+        return Response(text, media_type=MEDIA_TYPE, headers={"Cache-Control": "private"})
+
+    def keep(image_id: str, file_name: str, report: tuple[int, str]) -> int:
+        with database.write() as session:
+            image = session.get(Image, image_id)
+            if image is None or image.file_name != file_name:
+                return 404
+            number = session.scalar(select(func.count()).where(InstallReport.image_id == image_id))
+            if (number or 0) >= MAX_REPORTS:
+                return 429
+            session.add(InstallReport(image_id=image_id, at=clock(), status=report[0], text=report[1]))
+        return 204
+
+    async def receive(request: Request) -> Response:
+        untrusted_body = bytearray()
+        async for chunk in request.stream():
+            untrusted_body += chunk
+            if len(untrusted_body) > MAX_REPORT_BYTES:
+                return PlainTextResponse("a report is one line\n", status_code=413)
+        report = parse_report(bytes(untrusted_body))
+        if report is None:
+            return PlainTextResponse("a report is a code and a text, such as 900 Success\n", status_code=400)
+        path = request.path_params
+        return Response(status_code=await run_in_threadpool(keep, path["image_id"], path["file_name"], report))
+
+    return [
+        Route(f"/images/{{image_id}}/{{file_name}}{SUFFIX}", serve, methods=["GET"]),
+        Route(f"/images/{{image_id}}/{{file_name}}{REPORT_SUFFIX}", receive, methods=["POST"]),
+    ]
 
 
 def image_route(database: Database, library: ImageLibrary) -> Route:

@@ -18,7 +18,7 @@ from virmo_server.clock import Clock
 from virmo_server.config import ServerConfig
 from virmo_server.credentials import new_serial
 from virmo_server.devices import knowledge
-from virmo_server.images.hosting import download_url
+from virmo_server.images.hosting import descriptor_url, download_url
 from virmo_server.images.library import find_image
 from virmo_server.model import OPEN_STATES, DeliveredImage, Device, Image, Order, OrderEvent, OrderState, Vm
 from virmo_server.orders.lifecycle import By, finish
@@ -79,9 +79,20 @@ class OrderService:
         self._config = config
 
     def deliver_image(
-        self, session: Session, device: Device, request: Request, *, name: str, image: Image, description: str = ""
+        self,
+        session: Session,
+        device: Device,
+        request: Request,
+        *,
+        name: str,
+        image: Image,
+        description: str = "",
+        by_descriptor: bool = False,
     ) -> Order:
-        """Deliver a library image under ``name``; an entry that failed before is used again."""
+        """Deliver a library image under ``name``; an entry that failed before is used again.
+
+        ``by_descriptor``: DownloadURI is that of a download descriptor (DLOTA), and the device reports there, too.
+        """
         entry = _entry(session, DeliveredImage, device, name)
         reuse = entry is not None
         if entry is None:
@@ -91,12 +102,13 @@ class OrderService:
         else:
             self._check_redelivery(session, device, entry, image)
             entry.image_id = image.id
+        url_of = descriptor_url if by_descriptor else download_url
         params = {
             "name": name,
             "node": entry.node,
             "image_id": image.id,
             "media_type": image.media_type,
-            "url": download_url(device.base_url or self._config.public_url, image),
+            "url": url_of(device.base_url or self._config.public_url, image),
             "description": description,
             "reuse": reuse,
         }
