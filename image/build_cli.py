@@ -19,6 +19,8 @@ from image.guest import build_bundle
 from image.machine import SCHEDULERS, Hardware
 from image.progress import Progress
 from image.qemu import prepare_dom0
+from image.system_bundle import NAME as SYSTEM_NAME
+from image.system_bundle import Signer, write_system_bundle
 
 _EPILOG = f"""
 Results are kept in a cache ({default_root()}; $VIRMO_CACHE changes it) and built again only when something they are
@@ -51,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         choices=_COMMANDS,
         default="dom0",
-        help="dom0 (default); board: a dom0 with two system slots for a board's own disk; guest: a VM image bundle",
+        help="dom0 (default); board: a dom0 with two system slots for a board's own disk; "
+        "system: a signed update of that; guest: a VM image bundle",
     )
     parser.add_argument("--arch", default="x86_64", metavar="|".join(ARCHES), help="architecture (default: x86_64)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="copy the result there")
@@ -64,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     board = parser.add_argument_group("board")
     board.add_argument("--version", default="", help="what the system says of itself (default: made of its content)")
+    system = parser.add_argument_group("system")
+    system.add_argument("--signer", type=Path, metavar="PEM", help="certificate under the boards' signature_ca_file")
+    system.add_argument("--key", type=Path, metavar="PEM", help="its private key")
     guest = parser.add_argument_group("guest")
     guest.add_argument("--type", choices=("pv", "pvh"), help="how Xen runs it (default: pv; on Arm pvh)")
     return parser
@@ -97,9 +103,23 @@ def _board(options: argparse.Namespace, arch: Arch, cache: Cache) -> list[Path]:
     return _hand_out([image.disk, image.slot], options.output)
 
 
+def _system(options: argparse.Namespace, arch: Arch, cache: Cache) -> list[Path]:
+    if options.signer is None or options.key is None or options.output is None:
+        raise ImageError("a system is always signed", todo="name --signer CERTIFICATE, --key KEY and --output FOLDER")
+    progress = Progress(f"system {arch.name}")
+    progress.plan(BOARD_STEPS)
+    image = build_board(arch, cache, progress, version=options.version)
+    progress.finish()
+    options.output.mkdir(parents=True, exist_ok=True)
+    target = options.output / f"{SYSTEM_NAME}-{arch.name}.tar"
+    write_system_bundle(target, arch, image.slot, image.hypervisor, Signer(options.signer, options.key))
+    return [target]
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Arch, Cache], list[Path]]] = {
     "dom0": _dom0,
     "board": _board,
+    "system": _system,
     "guest": _guest,
 }
 

@@ -60,7 +60,7 @@ class Manifest:
     memory: int
     cmdline: str
     kernel: Member
-    ramdisk: Member
+    ramdisk: Member | None
     disks: tuple[Disk, ...] = ()
 
     def text(self) -> str:
@@ -68,8 +68,9 @@ class Manifest:
         lines = [f"format: {FORMAT}"]
         for name in ("name", "arch", "type", "vcpus", "memory", "cmdline"):
             lines.append(f"{name}: {json.dumps(getattr(self, name))}")
-        for name in ("kernel", "ramdisk"):
-            lines.append(f"{name}: {_flow(getattr(self, name).fields())}")
+        lines.append(f"kernel: {_flow(self.kernel.fields())}")
+        if self.ramdisk is not None:
+            lines.append(f"ramdisk: {_flow(self.ramdisk.fields())}")
         if self.disks:
             lines.append("disks:")
             lines += [f"  - {_flow(disk.fields())}" for disk in self.disks]

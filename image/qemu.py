@@ -24,7 +24,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, Self
 
 from image.agent import agent_tree
 from image.arch import Arch, arch_named
@@ -330,7 +330,7 @@ class Dom0:
 
         return self._cache.get_or_build(f"state-{arch.name}", inputs, build)
 
-    def __enter__(self) -> Dom0:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
