@@ -20,7 +20,7 @@ _ORDERS = "500"
 _TALKS = 12
 _LAST = 8
 #: How the inventory's lines are told by the order: ``busybox 1.36 (active, ID)``.
-_PACKAGE = re.compile(r"^(?P<name>.+) \((?P<state>active|inactive), (?P<id>.*)\)$")
+_PACKAGE = re.compile(r"^(?P<words>.+) \((?P<state>active|inactive), (?P<id>.*)\)$")
 #: How a peripheral's line is told: ``camera: Front camera, enabled``.
 _PERIPHERAL = re.compile(r"^(?P<id>[A-Za-z0-9._-]{1,64}): (?P<words>.*)$")
 
@@ -40,6 +40,15 @@ ASKS = (
     ("choices", "Any of several"),
     ("display", "Only show it"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of what a guest told. ``id`` is what orders name it by, empty for a line of another form."""
+
+    words: str
+    id: str = ""
+    state: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +72,9 @@ def vm_page(visit: Visit) -> Answer:
         "own_orders": own[:_LAST],
         "info": _newest(own, "guest-info"),
         "packages": _newest(own, "guest-packages"),
-        "package_rows": _rows(_newest(own, "guest-packages"), _PACKAGE),
+        "package_rows": _lines(_newest(own, "guest-packages"), _PACKAGE),
         "peripherals": _newest(own, "list-peripherals"),
-        "peripheral_rows": _rows(_newest(own, "list-peripherals"), _PERIPHERAL),
+        "peripheral_rows": _lines(_newest(own, "list-peripherals"), _PERIPHERAL),
         "lock": next((order for order in own if order.kind in _LOCKS and order.state == "done"), None),
         "talks": [_talk(visit, order) for order in own if order.kind == "guest-ask"][:_TALKS],
         "guest_actions": GUEST_ACTIONS,
@@ -116,12 +125,12 @@ def _newest(orders: Sequence[schema.OrderView], kind: str) -> schema.OrderView |
     return next((order for order in orders if order.kind == kind and order.state.is_final), None)
 
 
-def _rows(order: schema.OrderView | None, line: re.Pattern[str]) -> list[dict[str, str]]:
-    """The lines of an order's result, taken apart; what does not fit is all ``words``."""
+def _lines(order: schema.OrderView | None, form: re.Pattern[str]) -> list[Line]:
+    """The lines of an order's result, taken apart where they have the expected form."""
     if order is None or order.state != "done":
         return []
-    found = [(text, line.match(text)) for text in order.message.splitlines()]
-    return [{"words": text} if match is None else match.groupdict() for text, match in found]
+    found = [(text, form.match(text)) for text in order.message.splitlines()]
+    return [Line(text) if match is None else Line(**match.groupdict()) for text, match in found]
 
 
 def _talk(visit: Visit, order: schema.OrderView) -> Talk:

@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page
 
 from image.story.steps import DEVICE
 from tests.integration.console.stage import PHONE, Stage, chromium, log_in, visitor, wait_for
+from tests.integration.console.test_guest import component
 from tests.integration.server.server_process import WireBoard
 from tests.unit.virmo_server.simulated_board import SimulatedBoard
 
@@ -24,9 +25,9 @@ FOLDER = Path(__file__).resolve().parents[3] / "virmo_server" / "console" / "scr
 WINDOW = {"width": 1120, "height": 700}
 IMAGES = ("edge-gateway", "telemetry", "display-wall")
 VMS = {
-    "gateway": {"cpu": 35, "network": 40},
-    "metrics": {"cpu": 20, "network": 15},
-    "wall": {"cpu": 25, "network": 30},
+    "gateway": {"cpu": 35},
+    "metrics": {"cpu": 20, "ram": 48 << 20},
+    "wall": {"cpu": 25, "ram": 56 << 20},
 }
 FLEET = (
     ("kiosk-berlin-02", ["kiosk", "berlin"]),
@@ -97,9 +98,19 @@ def fill(stage: Stage) -> list[WireBoard]:
     for name, image_name in zip(VMS, IMAGES, strict=True):
         order(stage, {"kind": "create-vm", "name": name, "image": image_name, "description": f"{name} of hall 3"})
     order(stage, {"kind": "apply-resources", "vms": [{"name": name, **share} for name, share in VMS.items()]})
+    talk(stage, {"ask": "choice", "text": "Which line stops first?", "choices": ["north", "south"]}, "2\r")
+    talk(stage, {"ask": "confirm", "text": "Update tonight at 22:00?"}, "yes\r")
+    package = stage.board.bundle.with_name("greeter.tar.gz")
+    package.write_bytes(component())
+    query = {"name": "greeter", "file_name": package.name, "media_type": "application/gzip"}
+    image = client.upload(package, package.stat().st_size, query, lambda _sent: None)
+    install = {"kind": "guest-install", "name": "gateway", "image_id": image["id"], "pkg_id": "org.example.greeter"}
+    order(stage, {**install, "type": "tar.gz"})
+    for kind in ("guest-packages", "guest-info"):
+        order(stage, {"kind": kind, "name": "gateway"})
     order(stage, {"kind": "suspend", "name": "metrics"})
     order(stage, {"kind": "power-off", "name": "wall"})
-    order(stage, {"kind": "suspend", "name": "wall"})  # refused: it is powered off
+    order(stage, {"kind": "suspend", "name": "wall"}, "failed")  # it is powered off
     order(stage, {"kind": "refresh"})
     (gateway,) = [vm for vm in client.get(f"/devices/{DEVICE}/vms") if vm["name"] == "gateway"]
     for name in ("ACL", "Format", "TStamp"):
@@ -111,11 +122,24 @@ def fill(stage: Stage) -> list[WireBoard]:
     return boards
 
 
-def order(stage: Stage, body: dict[str, Any]) -> None:
-    """Place an order on the real board and wait for its end."""
+def talk(stage: Stage, question: dict[str, Any], keys: str) -> None:
+    """Ask the user of the gateway, who answers."""
+    client = stage.client()
+    body = {"kind": "guest-ask", "name": "gateway", **question}
+    number = client.post(f"/devices/{DEVICE}/orders", body)["id"]
+    wait_for(lambda: question["text"] in stage.see("gateway"))
+    stage.type("gateway", keys)
+    wait_for(lambda: client.get(f"/orders/{number}")["finished_at"] is not None)
+    client.close()
+
+
+def order(stage: Stage, body: dict[str, Any], end: str = "done") -> None:
+    """Place an order on the real board and see it through."""
     client = stage.client()
     number = client.post(f"/devices/{DEVICE}/orders", body)["id"]
     wait_for(lambda: client.get(f"/orders/{number}")["finished_at"] is not None)
+    ended = client.get(f"/orders/{number}")
+    assert ended["state"] == end, ended["message"]
     client.close()
 
 

@@ -65,6 +65,21 @@ class Stage:
         self.board.start_agent(yaml.safe_dump(config), self.server.ca_file)
         wait_for(lambda: self.server.virmo_json("device", "show", DEVICE)["open_orders"] == 0)
 
+    def guest(self, vm: str) -> Path:
+        """The folder of a VM's simulated guest: what it has, and its console."""
+        found = next(shown for shown in self.server.virmo_json("vm", "list", DEVICE) if shown["name"] == vm)
+        (home,) = [path for path in self.board.state_dir.glob("sim/**/guest") if found["vmid"] in str(path)]
+        return home
+
+    def see(self, vm: str) -> str:
+        """What stands on the guest's console."""
+        return (self.guest(vm).parent / "console.txt").read_text(errors="replace")
+
+    def type(self, vm: str, keys: str) -> None:
+        """Somebody types on the guest's console."""
+        with (self.guest(vm).parent / "console.in").open("w") as console:
+            console.write(keys)
+
     def close(self) -> None:
         """End all of it."""
         self.server.close()

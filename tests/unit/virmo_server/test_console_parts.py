@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from virmo_server.api.endpoint import InvalidRequest
-from virmo_server.api.schema import CreateVmBody, NodeView, OrderBody
-from virmo_server.console import links, words
+from virmo_server.api.schema import CreateVmBody, NodeView, OrderBody, OrderView
+from virmo_server.console import links, vms, words
 from virmo_server.console.render import FOLDER, STATIC, make_environment
 from virmo_server.console.session import LIFETIME, is_csrf_right, new_session, seal, unseal
 from virmo_server.console.tree import _children, _crumbs
 from virmo_server.console.visit import read_form
+from virmo_server.model import OrderState
 from virmo_server.procedures.states import VmState
 from virmo_server.vault import Vault
 
@@ -93,6 +95,25 @@ def test_a_form_is_the_body_of_the_api() -> None:
     assert len(error.value.errors) == 2
     with pytest.raises(InvalidRequest):
         read_form(OrderBody, {"kind": "unheard-of"})
+
+
+def test_what_guests_tell_is_taken_apart_or_left_as_it_is() -> None:
+    """Found by looking: a line of another form broke the page."""
+
+    def told(message: str, form: re.Pattern[str]) -> list[vms.Line]:
+        order = OrderView.model_construct(state=OrderState.DONE, message=message)
+        return vms._lines(order, form)
+
+    assert told("greeter 1.0 (active, archive:greeter)\npackage x (installed)", vms._PACKAGE) == [
+        vms.Line("greeter 1.0", "archive:greeter", "active"),
+        vms.Line("package x (installed)"),
+    ]
+    assert told("cam-1: Front, enabled\nthe VM has no peripherals\n<b>: x", vms._PERIPHERAL) == [
+        vms.Line("Front, enabled", "cam-1"),
+        vms.Line("the VM has no peripherals"),
+        vms.Line("<b>: x"),
+    ]
+    assert vms._lines(None, vms._PACKAGE) == []
 
 
 def test_the_tree_lists_children_that_are_known_by_what_is_below() -> None:
