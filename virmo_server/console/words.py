@@ -174,7 +174,7 @@ def allocation(untrusted_pairs: str | None) -> str:
         key, separator, value = pair.partition("=")
         is_number = value.isascii() and value.isdigit() and len(value) < 19
         if separator and is_number and key in _UNITS:
-            shown.append(f"{_UNITS[key](int(value))} {key}")
+            shown.append(f"{_UNITS[key](int(value))} {key}".replace(" ", "\N{NO-BREAK SPACE}"))
         elif pair:
             shown.append(pair)
     return ", ".join(shown)

@@ -111,13 +111,16 @@ def fill(stage: Stage) -> list[WireBoard]:
     order(stage, {"kind": "suspend", "name": "metrics"})
     order(stage, {"kind": "power-off", "name": "wall"})
     order(stage, {"kind": "suspend", "name": "wall"}, "failed")  # it is powered off
-    order(stage, {"kind": "refresh"})
     (gateway,) = [vm for vm in client.get(f"/devices/{DEVICE}/vms") if vm["name"] == "gateway"]
     for name in ("ACL", "Format", "TStamp"):
         order(stage, {"kind": "node-get", "uri": f"{gateway['uri']}?prop={name}"})
     client.post("/groups", {"label": "factory", "rate": 2, "order": {"kind": "refresh"}})
     for board in boards[2:4]:
         board.session()
+    stage.board.stop_agent()  # nothing moves on the pictures any more; the last session is one with something to say
+    client.patch(f"/devices/{DEVICE}", {"notify_url": None})
+    client.post(f"/devices/{DEVICE}/orders", {"kind": "refresh"})
+    stage.board.agent("session")
     client.close()
     return boards
 

@@ -69,7 +69,7 @@ def test_times_are_told_roughly(seconds: int, text: str) -> None:
 
 def test_sizes_and_allocations() -> None:
     assert [words.size(n) for n in (0, 1023, 1536, 5 << 30, None)] == ["0 B", "1023 B", "1.5 KiB", "5.0 GiB", "unknown"]
-    shown = words.allocation("CPU=10&RAM=268435456&Storage=0&Network=5&Vendor=x&RAM=-1&")
+    shown = words.allocation("CPU=10&RAM=268435456&Storage=0&Network=5&Vendor=x&RAM=-1&").replace("\xa0", " ")
     assert shown == "10 % CPU, 256.0 MiB RAM, 0 B Storage, 5 % Network, Vendor=x, RAM=-1"
     assert words.allocation(None) == ""
 
