@@ -233,7 +233,7 @@ def test_resources_are_shared_out_by_sliders(stage: Stage, page: Page) -> None:
     page.get_by_label("CPU of left in %").fill("99")
     expect(page.locator('[data-sum="cpu"] output')).to_contain_text("too much")
     page.get_by_role("button", name="Apply changes").click()
-    page.get_by_role("status").get_by_role("link").last.click()
+    page.get_by_role("link", name=re.compile("new resources for left$")).click()
     expect(page.get_by_role("main")).to_contain_text("failed")
     assert shares(stage, "left")["CPU"] == 30
     page.goto(f"{stage.url}/console/devices/{DEVICE}/resources")
