@@ -20,7 +20,7 @@ from dom0_agent.hypervisor.resources import DOM0, BeyondMaximum, MemoryLimits, P
 logger = logging.getLogger(__name__)
 
 #: Bytes by which a domain's memory may differ from its target: toolstacks keep a page here and a MiB there.
-TOLERANCE = 2 * MIB
+TOLERANCE = 4 * MIB
 #: Times ``settle`` in which a balloon has to move at all; a guest without a balloon driver never does.
 STALL = 3
 _POLL = 0.2

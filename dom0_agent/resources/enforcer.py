@@ -27,7 +27,7 @@ from dom0_agent.vm.model import Allocation, VmState
 logger = logging.getLogger(__name__)
 
 #: Bytes by which a balloon's target may differ from the allocation: toolstacks count in MiB, and keep some.
-SLACK = 2 << 20
+SLACK = 16 << 20
 
 
 class Enforcer:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dom0_agent.hypervisor.interface import Hypervisor
 from dom0_agent.resources.apply import Applied, ApplyChanges
+from dom0_agent.resources.config import MetricsConfig
 from dom0_agent.resources.links import Links
 from dom0_agent.resources.metrics import MetricsServer, render
 from dom0_agent.resources.peripherals import Peripherals
@@ -65,9 +66,18 @@ class ResourceService:
         self._links = Links(self._hints.hint)
         self._sweep.start()
         if self._metrics_config.port:
-            usage = self.usage
-            self._metrics = MetricsServer(self._metrics_config, lambda: render(usage.device(), usage.vms()))
-            logger.info("metrics_served address=%s port=%d", self._metrics_config.address, self._metrics.port)
+            self._metrics = self._serve_metrics(self._metrics_config)
+
+    def _serve_metrics(self, config: MetricsConfig) -> MetricsServer | None:
+        """VMs are managed also when somebody else has the port."""
+        usage = self.usage
+        try:
+            server = MetricsServer(config, lambda: render(usage.device(), usage.vms()))
+        except OSError as error:
+            logger.error("metrics_not_served address=%s port=%d error=%s", config.address, config.port, error)
+            return None
+        logger.info("metrics_served address=%s port=%d", config.address, server.port)
+        return server
 
     def stop(self) -> None:
         """Wait for what runs. VMs keep their shares."""
