@@ -88,6 +88,8 @@ def change_device(visit: Visit) -> Answer:
         "notify_url": visit.form.get("notify_url") or None,
     }
     device: schema.DeviceView = visit.call(op.change_device, path=visit.path, form=form)
+    if device.name == visit.path["device"]:
+        return Changed(f"{device.name} is saved.")
     return Goto(url("devices", device.name, "settings"))
 
 
