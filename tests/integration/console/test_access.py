@@ -38,8 +38,15 @@ PATHS = (
 )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize(
+    ("scheme", "viewport"),
+    [
+        pytest.param("light", DESKTOP, id="desktop-light"),
+        pytest.param("dark", PHONE, id="phone-dark"),
+        pytest.param("dark", DESKTOP, id="desktop-dark", marks=pytest.mark.long),
+        pytest.param("light", PHONE, id="phone-light", marks=pytest.mark.long),
+    ],
+)
 def test_every_page_is_for_everybody(stage: Stage, browser: Browser, scheme: str, viewport: dict[str, int]) -> None:
     faults: dict[str, Any] = {}
     if not stage.server.virmo_json("vm", "list", DEVICE):
