@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.server.conftest import POSTGRESQL, SQLITE
 from tests.integration.server.server_process import ServerProcess
 
-BACKENDS = (SQLITE, POSTGRESQL)
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -19,21 +17,27 @@ CHECKS = (
     "response_schema_conformance",
     "ignored_auth",
 )
-#: Never ends (events); ends the fuzzer's own key (logout); is a tenth of a second of scrypt on purpose (accounts).
-LEFT_OUT = ("follow_events", "log_out", "remove_token", "log_in")
+#: Operations whose parameters and bodies the fuzzer can make in reasonable time: the long texts of orders and of some
+#: queries (character classes over all of Unicode) take it minutes each, these are for the tests of bodies and roles.
+OPERATIONS = (
+    "add_device", "change_device", "remove_device", "renew_device_credentials", "get_device", "list_vms",
+    "list_device_images", "get_trace", "cancel_order", "get_order", "get_group", "list_groups", "upload_image",
+    "get_image", "list_install_reports", "delete_library_image", "create_token", "list_tokens", "create_operator",
+    "change_operator", "remove_operator", "list_operators",
+)  # fmt: skip
 
 
-def fuzz(server: ServerProcess, folder: Path, phases: str, examples: int, seconds: int) -> None:
+def fuzz(server: ServerProcess, folder: Path, examples: int, seconds: int) -> None:
     """Run the fuzzer with an admin's token; its report is shown when it finds something."""
     token = server.client.post("/tokens", {"name": f"fuzz-{examples}", "role": "admin"})["token"]
     program = [
         str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url}/api/v1/openapi.json",
         "--header", f"Authorization: Bearer {token}", "--tls-verify", server.ca_file, "--checks", ",".join(CHECKS),
         "--max-examples", str(examples), "--seed", "1", "--generation-database", "none", "--no-color",
-        "--phases", phases, "--suppress-health-check", "all",
+        "--phases", "fuzzing", "--suppress-health-check", "all",
     ]  # fmt: skip
-    for operation in LEFT_OUT:
-        program += ["--exclude-operation-id", operation]
+    for operation in OPERATIONS:
+        program += ["--include-operation-id", operation]
     done = subprocess.run(program, capture_output=True, text=True, cwd=folder, timeout=seconds, check=False)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     log = server.log()
@@ -41,10 +45,10 @@ def fuzz(server: ServerProcess, folder: Path, phases: str, examples: int, second
 
 
 def test_nothing_ends_in_500(server: ServerProcess, tmp_path: Path) -> None:
-    fuzz(server, tmp_path, "fuzzing", examples=3, seconds=280)
+    fuzz(server, tmp_path, examples=2, seconds=280)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(1800)
 def test_nothing_ends_in_500_for_long(server: ServerProcess, tmp_path: Path) -> None:
-    fuzz(server, tmp_path, "examples,coverage,fuzzing", examples=200, seconds=3500)
+    fuzz(server, tmp_path, examples=20, seconds=1700)
