@@ -34,4 +34,6 @@ def test_names_are_listed(file: str, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_an_unknown_object_is_refused(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--config", file, "ddf", "Nothing"]) == 2
-    assert "there are DevDetail, DevInfo" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no object 'Nothing'" in said
+    assert all(name in said.partition("there are ")[2] for name in CATALOGUE)

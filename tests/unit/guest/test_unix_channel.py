@@ -37,12 +37,12 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def connect(place: Path) -> Iterator[Callable[[], socket.socket]]:
-    """Connects as a guest's shim does."""
+def connect(place: Path) -> Iterator[Callable[..., socket.socket]]:
+    """Connects as a guest's shim does; another guest is in another directory."""
     opened: list[socket.socket] = []
 
-    def make() -> socket.socket:
-        anchor = os.open(place, os.O_PATH)
+    def make(directory: Path = place) -> socket.socket:
+        anchor = os.open(directory, os.O_PATH)
         guest = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         opened.append(guest)
         guest.settimeout(5)
@@ -127,14 +127,20 @@ def test_hello_is_answered_with_the_version(
     ids=["long header", "no JSON", "no object", "beat before hello", "no version", "versions no list", "rubbish"],
 )
 def test_a_guest_that_breaks_the_protocol_is_cut_off_and_others_live_on(
-    bytes_of_a_bad_guest: bytes, server: UnixChannelServer, place: Path, connect: Callable[[], socket.socket]
+    bytes_of_a_bad_guest: bytes,
+    server: UnixChannelServer,
+    place: Path,
+    tmp_path: Path,
+    connect: Callable[..., socket.socket],
 ) -> None:
     server.listen("vm", place)
-    bad, good = connect(), connect()
+    server.listen("other", tmp_path)
+    bad, good = connect(), connect(tmp_path)
     bad.sendall(bytes_of_a_bad_guest)
     assert closed(bad)
     good.sendall(HELLO)
-    until(lambda: server.facts("vm").boot_id == BOOT_ID)
+    until(lambda: server.facts("other").boot_id == BOOT_ID)
+    assert server.facts("vm") == NO_FACTS
 
 
 @pytest.mark.parametrize(
