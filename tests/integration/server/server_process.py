@@ -17,6 +17,7 @@ from pathlib import Path
 
 import requests
 import yaml
+from sqlalchemy import MetaData, create_engine, select
 
 from dom0_agent.omadm.auth import Account, AuthScheme, Credentials, MemoryNonceStore, NonceRole
 from dom0_agent.omadm.client import ClientSession
@@ -25,6 +26,7 @@ from dom0_agent.omadm.session import SessionLimits, SessionOutcome, session_id_t
 from tests.unit.virmo_server.simulated_board import SimulatedBoard
 from virmo_server.cli.client import Client
 from virmo_server.cli.settings import Settings
+from virmo_server.config import load_config
 from virmo_server.initialise import Installation, initialise
 
 #: A cold start imports a web framework and a database library on a busy machine.
@@ -78,6 +80,18 @@ class ServerProcess:
         assert self._process is not None
         pid = self._process.pid
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def stored(self) -> str:
+        """All rows of all tables of its database, as text."""
+        engine = create_engine(load_config(self.installation.config_file).database)
+        try:
+            tables = MetaData()
+            tables.reflect(engine)
+            with engine.connect() as connection:
+                rows = [row for table in tables.sorted_tables for row in connection.execute(select(table))]
+        finally:
+            engine.dispose()
+        return "\n".join(repr(tuple(row)) for row in rows)
 
     def _program(self) -> list[str]:
         return [sys.executable, "-m", "virmo_server.main", "--config", str(self.installation.config_file)]
