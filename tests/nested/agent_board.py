@@ -1,0 +1,238 @@
+"""A nested board with an agent and its server, and words for tests of what happens to VMs on real Xen."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from image.qemu import Dom0
+from image.story.nested_board import STATE_DIR, NestedBoard
+from image.story.server import Server
+from image.story.steps import DEV_ID, DEVICE, agent_yaml
+from tests.nested.conftest import eventually
+
+HERE = Path(__file__).parent
+PROGRAMS = "/root/programs"  #: where dom0 has the programs of ``tests/nested/dom0``
+MEDIA_TYPE = "application/vnd.virmo.bundle+tar"
+STATE_CHANGED = "Reversed-Domain-Name: org.virmo/statechanged"
+ORDER_TIMEOUT = 600
+BOOT_TIMEOUT = 600.0
+POLL = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What ``dom0/probe.py`` measured; seconds."""
+
+    happened: float | None
+    followed: float | None
+    delay: float | None
+    states: tuple[str | None, ...]
+    failed: str
+
+
+class AgentBoard(NestedBoard):
+    """Real Xen in QEMU with the agent, and the server on this machine that manages it."""
+
+    def __init__(self, bundle: Path, folder: Path, config: Mapping[str, Mapping[str, Any]]) -> None:
+        """``config`` is laid over the agent's configuration, section by section."""
+        self._vmids: dict[str, str] = {}
+        super().__init__(bundle, "x86_64", "credit2", lambda _line: None)
+        self.server = Server(folder / "server", self.server_host)
+        self.server.start()
+        url = self.notification_url
+        snippet = self.server.virmo("device", "add", DEVICE, "--dev-id", DEV_ID, "--notify-url", url, "--agent-config")
+        settings = yaml.safe_load(agent_yaml(snippet))
+        for section, values in config.items():
+            settings[section] = {**settings.get(section, {}), **values}
+        self.dom0.put(HERE / "dom0", PROGRAMS)
+        # What was laid over dom0's files must outlive a power cut.
+        self.dom0.run(["systemctl", "enable", "virmo-agent"])
+        self.start_agent(yaml.safe_dump(settings), self.server.ca_file)
+        self.dom0.run(["sync"])
+
+    @property
+    def dom0(self) -> Dom0:
+        """The machine."""
+        return self._dom0
+
+    def close(self) -> None:
+        """Switch all off."""
+        self.server.close()
+        super().close()
+
+    # -- orders of the operator ---------------------------------------------------------------------------------------
+
+    def place(self, *words: str) -> str:
+        """Give an order, and do not wait; its id."""
+        placed: dict[str, Any] = self.server.virmo_json(*words)
+        assert "id" in placed, placed
+        return str(placed["id"])
+
+    def ended(self, order: str) -> dict[str, Any]:
+        """How an order ended."""
+        shown = ("order", "show", order, "--wait", "--timeout", str(ORDER_TIMEOUT))
+        result: dict[str, Any] = self.server.virmo_json(*shown)
+        return result
+
+    def order(self, *words: str) -> dict[str, Any]:
+        """Give an order and see it through."""
+        result = self.ended(self.place(*words))
+        assert result["state"] == "done", f"{' '.join(words)}: {result}\n{self.agent_log()}"
+        return result
+
+    def deliver(self, name: str, bundle: Path | None = None) -> None:
+        """Have an image on the board."""
+        file = str(bundle or self.bundle)
+        self.order("image", "deliver", DEVICE, "--name", name, "--file", file, "--media-type", MEDIA_TYPE)
+
+    def create(self, name: str, image: str) -> str:
+        """A VM that runs and whose guest has spoken; its VMID."""
+        self._vmids.pop(name, None)
+        self.order("vm", "create", DEVICE, name, "--image", image)
+        self.await_guest(name)
+        return self.vmid(name)
+
+    def vm(self, verb: str, name: str) -> None:
+        """``virmo vm VERB`` done."""
+        self.order("vm", verb, DEVICE, name)
+
+    def alerts(self, state: int) -> int:
+        """How many alerts came by now that told of a VM that went to a State by itself."""
+        rows: list[dict[str, Any]] = self.server.virmo_json("device", "alerts", DEVICE)
+        return sum((row["type"], row["data"]) == (STATE_CHANGED, str(state)) for row in rows)
+
+    # -- looks -------------------------------------------------------------------------------------------------------
+
+    def ctl(self, *words: str) -> Any:
+        """``virmoctl --json``."""
+        return json.loads(self.dom0.run(["virmoctl", "--json", *words], timeout=120).stdout)
+
+    def vms(self) -> dict[str, dict[str, Any]]:
+        """The agent's VMs by the operator's names for them."""
+        return {_name(row): row for row in self.ctl("vm", "list")}
+
+    def images(self) -> dict[str, dict[str, Any]]:
+        """The agent's images by the operator's names for them."""
+        return {_name(row): row for row in self.ctl("image", "list")}
+
+    def vmid(self, name: str) -> str:
+        """A VM's VMID."""
+        if name not in self._vmids:
+            self._vmids[name] = str(self.vms()[name]["vmid"])
+        return self._vmids[name]
+
+    def show(self, name: str) -> dict[str, Any]:
+        """Everything that the agent knows of a VM."""
+        shown: dict[str, Any] = self.ctl("vm", "show", self.vmid(name))
+        return shown
+
+    def await_state(self, name: str, state: str, seconds: float = 240.0) -> None:
+        """Wait until the agent shows a State."""
+        eventually(lambda: bool(self.vms()[name]["state"] == state), f"{name} is {state}", seconds)
+
+    def await_guest(self, name: str, not_boot: str | None = None) -> str:
+        """Wait until a VM's guest has spoken, in another boot than ``not_boot``; its boot id."""
+        end = time.monotonic() + 240.0
+        while True:
+            shown = self.show(name)
+            boot_id = shown.get("guest_boot_id")
+            if boot_id not in (None, not_boot) and shown.get("guest_beats") is not None:
+                return str(boot_id)
+            assert time.monotonic() < end, f"the guest of {name} does not speak: {shown}\n{self.agent_log()}"
+            time.sleep(POLL)
+
+    def await_agent(self, seconds: float = 240.0) -> None:
+        """Wait until the agent answers and has finished or undone what was interrupted."""
+
+        def settled() -> bool:
+            asked = self.dom0.run(["virmoctl", "--json", "vm", "list"], check=False, timeout=120)
+            return asked.rc == 0 and all(row["running_step"] is None for row in json.loads(asked.stdout))
+
+        eventually(settled, "the agent is up and has nothing to do", seconds)
+
+    def probe(self, name: str, state: str, *command: str, seconds: float = 120.0) -> Probed:
+        """Do something to a VM's domain in dom0, and measure when State was right."""
+        argv = ["python3", f"{PROGRAMS}/probe.py", self.vmid(name), state, str(seconds), *command]
+        told = json.loads(self.dom0.run(argv, timeout=seconds + 120).stdout)
+        return Probed(**{**told, "states": tuple(told["states"])})
+
+    def cut_power_during(self, kind: str, wanted: str, *order: str, delay: float = 0.0) -> None:
+        """Give an order, take the power away ``delay`` seconds after the agent is at that work, and boot again.
+
+        The work is seen in dom0 (``dom0/await_work.py``).
+        """
+        waiting = ["python3", f"{PROGRAMS}/await_work.py", kind, wanted, "240"]
+        with self.dom0.start(waiting) as process:
+            assert process.stdout is not None
+            try:
+                assert process.stdout.readline() == b"waiting\n"
+                self.place(*order)
+                assert process.stdout.readline() == b"reached\n", f"{wanted!r} was not seen during {' '.join(order)}"
+                time.sleep(delay)
+            finally:
+                self.dom0.power_cut()
+                process.kill()
+        self.boot()
+
+    def boot(self) -> None:
+        """Switch on again, and wait until the agent is there and the server knows where."""
+        self.dom0.boot(BOOT_TIMEOUT)
+        self.__dict__.pop("notification_url", None)  # another port of this machine leads to dom0 now
+        self.server.virmo("device", "set", DEVICE, "--notify-url", self.notification_url)
+        self.await_agent()
+
+    def domain_name(self, name: str) -> str:
+        """What xl calls a VM's domain."""
+        return f"virmo-{self.vmid(name)}"
+
+    def leaks(self) -> list[str]:
+        """What is there of VMs and images that no VM or image needs: domains, files, loop devices, interfaces."""
+        vms = {row["vmid"]: row for row in self.ctl("vm", "list")}
+        images = {row["img_id"]: row for row in self.ctl("image", "list")}
+        running = {vmid for vmid, row in vms.items() if row["state"] == "RUNNING"}
+        made = {vmid for vmid, row in vms.items() if row["state"] != "NOT_CREATED"}
+        contents = {str(row["location"]) for row in images.values() if row["location"]}
+        unfinished = {img_id for img_id, row in images.items() if row["state"] != "DOWNLOADED"}
+        facts = json.loads(self.dom0.run(["python3", "-c", _FACTS, STATE_DIR], timeout=120).stdout)
+        found = [f"domain {name}" for name in facts["domains"] if name.removeprefix("virmo-") not in running]
+        found += [f"files {path}" for path in facts["vms"] if Path(path).name not in made]
+        found += [f"trash {path}" for path in facts["trash"]]
+        found += [f"download {path}" for path in facts["downloads"] if Path(path).name not in unfinished]
+        found += [f"staging {path}" for path in facts["staging"]]
+        found += [f"content {path}" for path in facts["content"] if path not in contents]
+        found += [f"loop {line}" for line in facts["loops"] if not any(vmid in line for vmid in running)]
+        found += [f"interface {name}" for name in facts["vifs"] if name.split(".")[0] not in facts["vif_domains"]]
+        missing = [f"no domain of {vmid}" for vmid in running if f"virmo-{vmid}" not in facts["domains"]]
+        return found + missing
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """The operator's name of a VM or image: the server adds a random part to make a node's name."""
+    return str(row["node"]).rpartition("/")[2].rpartition("-")[0]
+
+
+#: What is on the machine, seen without the agent.
+_FACTS = """
+import json, os, subprocess, sys
+def run(*argv):
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+def below(name):
+    folder = os.path.join(sys.argv[1], name)
+    return [os.path.join(folder, entry) for entry in os.listdir(folder)] if os.path.isdir(folder) else []
+rows = [line.split() for line in run("xl", "list").splitlines()[1:]]
+print(json.dumps({
+    "domains": [row[0] for row in rows if row[0].startswith("virmo-")],
+    "vif_domains": ["vif" + row[1] for row in rows],
+    "vms": below("vms"), "trash": below("trash"), "downloads": below("images/downloads"),
+    "staging": below("images/staging") + below("images/trash"), "content": below("images/content"),
+    "loops": run("losetup", "-a").splitlines(),
+    "vifs": [name for name in os.listdir("/sys/class/net") if name.startswith("vif")],
+}))
+"""
