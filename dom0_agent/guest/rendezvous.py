@@ -126,10 +126,13 @@ class XenRendezvous:
             guests = [guest for key, guest in self._guests.items() if key[0] == vmid]
         for guest in guests:
             guest.held = True
-            if guest.channel is not None:
-                guest.channel.leave("the VM is being suspended", GOODBYE)
-            if guest.thread is not None:
-                guest.thread.join(GOODBYE)
+        end = time.monotonic() + GOODBYE
+        for guest in guests:
+            while guest.thread is not None and guest.thread.is_alive() and time.monotonic() < end:
+                channel = guest.channel
+                if channel is not None:  # else it is just being opened
+                    channel.leave("the VM is being suspended", max(0.0, end - time.monotonic()))
+                guest.thread.join(0.1)
         try:
             yield
         finally:
@@ -231,8 +234,9 @@ class XenRendezvous:
         except XenStoreError as error:
             logger.warning("guest_not_granted key=%s error=%s", guest.key, error)
         finally:
-            guest.channel = None
-            guest.changes = None
+            if guest.thread is threading.current_thread():  # else another one has begun
+                guest.channel = None
+                guest.changes = None
 
     def _open(self, guest: _Guest, session: str, offered: tuple[str, ...]) -> Link | None:
         wanted = _TRANSPORTS if self._config.transport == "auto" else (self._config.transport,)

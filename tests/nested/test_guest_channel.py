@@ -1,4 +1,4 @@
-"""Guests' channels on real Xen: vchan and XenStore, suspend in the middle of a transfer, a malicious guest.
+"""Guests' channels on real Xen: vchan and XenStore, suspend and kills in the middle of a transfer, a malicious guest.
 
 What runs in dom0 is ``channel/driver.py``; what runs in the malicious guest is ``channel/attacks.py``.
 """
@@ -47,6 +47,16 @@ def drive(dom0: Dom0, scenario: str, guest_type: str = "pv") -> str:
 def test_both_transports_and_a_suspend_in_the_middle(dom0: Dom0) -> None:
     """R-018, R-130: requests over vchan and XenStore; a guest that is saved in the middle comes back by itself."""
     drive(dom0, "talk")
+
+
+@pytest.mark.long
+def test_both_transports_in_a_pvh_guest(dom0: Dom0) -> None:
+    drive(dom0, "talk", "pvh")
+
+
+@pytest.mark.long
+def test_the_agent_is_killed_in_the_middle(dom0: Dom0) -> None:
+    drive(dom0, "kills")
 
 
 @pytest.mark.long

@@ -9,6 +9,7 @@ import ctypes
 import json
 import os
 import random
+import signal
 import struct
 import time
 from collections.abc import Callable
@@ -143,6 +144,26 @@ def many_changes(bus: XenBus) -> None:
         bus.write(f"data/virmo/up/{number % 40}", b"x" * 500)
 
 
+def shim_killed(transport: str) -> Callable[[XenBus], None]:
+    """No attack, but what befalls a good guest: its shim is killed when dom0 says so, and comes back."""
+
+    def attack(bus: XenBus) -> None:
+        argv = ["python3", "-S", "-m", "guest_shim", "--transport", transport]
+        bus.remove("data/kill")
+        shim = os.posix_spawn("/usr/bin/python3", argv, os.environ)
+        while bus.read("data/kill") != transport.encode():
+            time.sleep(0.1)
+        os.kill(shim, signal.SIGKILL)
+        os.waitpid(shim, 0)
+        shim = os.posix_spawn("/usr/bin/python3", argv, os.environ)
+        while bus.read("data/kill") != b"again":
+            time.sleep(0.1)
+        os.kill(shim, signal.SIGTERM)
+        os.waitpid(shim, 0)
+
+    return attack
+
+
 def _flood() -> bytes:
     return b"".join(encode(Frame("say", {"id": n, "verb": "x"})) for n in range(1, 900))
 
@@ -171,6 +192,8 @@ ATTACKS: dict[str, Callable[[XenBus], None]] = {
     "quota": whole_quota,
     "wishes": many_wishes,
     "changes": many_changes,
+    "shim-killed-vchan": shim_killed("vchan"),
+    "shim-killed-xenstore": shim_killed("xenstore"),
 }
 
 

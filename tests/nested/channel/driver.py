@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -78,10 +79,10 @@ class Agent:
     def connected(self, vmid: uuid.UUID = GOOD) -> None:
         until(lambda: self.hub.hello(vmid) is not None, f"{vmid} says hello")
 
-    def ping(self, size: int = 0, deadline: float = PATIENCE) -> float:
+    def ping(self, size: int = 0, deadline: float = PATIENCE, vmid: uuid.UUID = GOOD) -> float:
         payload = os.urandom(size)
         began = time.monotonic()
-        answer = self.hub.request(GOOD, GuestRequest("ping", {}, payload), deadline=deadline)
+        answer = self.hub.request(vmid, GuestRequest("ping", {}, payload), deadline=deadline)
         assert (answer.status, answer.payload) == (200, payload)
         return time.monotonic() - began
 
@@ -147,13 +148,13 @@ def resumed(rig: Agent) -> bool:
     return [event.kind for event in rig.events].count(GuestEventKind.CONNECTED) >= 2
 
 
-def transfer_in_background(rig: Agent) -> Callable[[], str]:
+def transfer_in_background(rig: Agent, vmid: uuid.UUID = GOOD) -> Callable[[], str]:
     """A 10 MiB request; returns what waits for its end."""
     result: list[str] = []
 
     def run() -> None:
         try:
-            rig.ping(TRANSFER, 120)
+            rig.ping(TRANSFER, 120, vmid)
             result.append("success")
         except GuestError as error:
             result.append(f"{type(error).__name__}: {error}")
@@ -167,6 +168,29 @@ def transfer_in_background(rig: Agent) -> Callable[[], str]:
         return result[0]
 
     return wait
+
+
+def kills(guest_dir: Path, guest_type: str) -> None:
+    """The agent is killed in the middle of a transfer, over both transports; the next one is served at once."""
+    with agent(guest_dir, guest_type) as first:
+        first.boot(GOOD)
+        first.connected()
+    for transport in ("vchan", "xenstore"):
+        child = os.fork()
+        if child == 0:
+            doomed = Agent(guest_dir, guest_type, transport=transport)
+            doomed.connected()
+            doomed.ping(TRANSFER, 120)
+            os._exit(0)
+        time.sleep(6)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        with agent(guest_dir, guest_type, transport=transport) as rig:
+            rig.connected()
+            print(transport, "after SIGKILL", round(rig.ping(1000), 3), flush=True)
+    with agent(guest_dir, guest_type) as last:
+        last.hypervisor.destroy(GOOD)
+    no_zombies()
 
 
 def bad(guest_dir: Path, guest_type: str) -> None:
@@ -186,7 +210,19 @@ def bad(guest_dir: Path, guest_type: str) -> None:
         until(lambda: store.read(f"{base}/ready") == b"1", "the bad guest is up")
         baseline = statistics.median(rig.ping() for _ in range(40))
         print(f"quiet {quiet * 1000:.1f} ms, beside an idle guest {baseline * 1000:.1f} ms", flush=True)
-        for name in ATTACKS:
+        for name in (name for name in ATTACKS if name.startswith("shim-killed")):
+            store.write(f"{base}/attack", name.encode())
+            rig.connected(BAD)
+            outcome = transfer_in_background(rig, BAD)
+            time.sleep(1.0)
+            store.write(f"{base}/kill", name.rpartition("-")[2].encode())
+            print(f"{name}: the transfer ended with {outcome()}", flush=True)
+            until(lambda: rig.hub.hello(BAD) is not None, "the next shim is served")
+            assert rig.ping(1000, vmid=BAD) > 0
+            store.write(f"{base}/kill", b"again")
+            while store.read(f"{base}/done") != name.encode():
+                time.sleep(0.2)
+        for name in (name for name in ATTACKS if not name.startswith("shim-killed")):
             store.write(f"{base}/attack", name.encode())
             times = []
             while store.read(f"{base}/done") != name.encode():
@@ -209,7 +245,7 @@ def bad(guest_dir: Path, guest_type: str) -> None:
 def main() -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
     scenario, guest_dir, guest_type = sys.argv[1:]
-    {"talk": talk, "bad": bad}[scenario](Path(guest_dir), guest_type)
+    {"talk": talk, "kills": kills, "bad": bad}[scenario](Path(guest_dir), guest_type)
     print("as it must be")
     return 0
 
