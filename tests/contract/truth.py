@@ -7,6 +7,8 @@ from uuid import UUID
 
 from dom0_agent.hypervisor.interface import DomainState, HypervisorError
 from dom0_agent.store.journal import Journal
+from dom0_agent.store.vms import VmTable
+from dom0_agent.vm.definition import Vm
 from dom0_agent.vm.model import SuspendKind, VmState
 from tests.contract.support import Rig, eventually
 
@@ -36,7 +38,7 @@ def complaints(rig: Rig) -> list[str]:
         actual = None if domain is None else domain.state
         if actual is not expected:
             found.append(f"VM {vmid} is {record.state.name}, its domain {actual}")
-        found += _files(rig.state_dir / "vms" / str(vmid), record.state, paused)
+        found += _files(rig.state_dir / "vms" / str(vmid), record.state, paused, _systems(rig, vmid))
         if record.running_step is not None:
             found.append(f"VM {vmid} is still {record.running_step}")
     found += [f"{path} belongs to no VM" for path in _directories(rig.state_dir) if _uuid(path) not in records]
@@ -50,13 +52,23 @@ def complaints(rig: Rig) -> list[str]:
     return found
 
 
-def _files(directory: Path, state: VmState, paused: bool) -> list[str]:
+def _systems(rig: Rig, vmid: UUID) -> set[str]:
+    """Names of the directories that hold the VM's system, if it was rebuilt."""
+    found: set[str] = set()
+    for row in VmTable(rig.database).list():
+        vm = Vm.load(row)
+        if vm.vmid == vmid and vm.definition is not None and vm.definition.kernel is not None:
+            found |= {vm.definition.kernel.parent.name} if vm.definition.kernel.parent.name != str(vmid) else set()
+    return found
+
+
+def _files(directory: Path, state: VmState, paused: bool, systems: set[str]) -> list[str]:
     """A VM's files: none in NotCreated; a saved state in Suspended, and only there, unless it is only paused."""
     names = {path.name for path in directory.glob("*")}
     expected = {"kernel", "ramdisk", "saved"} & names
     if state is not VmState.SUSPENDED or paused:
         expected -= {"saved"}
-    expected |= {name for name in names if name.startswith("xvd")}
+    expected |= {name for name in names if name.startswith("xvd")} | systems
     if state is VmState.NOT_CREATED:
         expected = set()
     missing = {"kernel"} - names if state is not VmState.NOT_CREATED else set()
