@@ -34,6 +34,11 @@ class NestedBoard:
         self.bundle = bundle
         self._dom0: Dom0 = open_dom0(arch, scheduler=scheduler, say=say)
 
+    @property
+    def dom0(self) -> Dom0:
+        """For what only a test wants to see or do there."""
+        return self._dom0
+
     def start_agent(self, agent_yaml: str, ca_file: Path) -> None:
         """See ``Board``."""
         dom0 = self._dom0
