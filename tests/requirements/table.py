@@ -22,9 +22,6 @@ SCOPE = frozenset(
     or any(first <= int(requirement[2:]) <= last for first, last in ((10, 68), (80, 125), (160, 164)))
 )
 
-#: of these no test here can cite yet: shares of the network are measured with real traffic
-WAITING = frozenset({"R-050", "R-051"})
-
 HEADING = """# Requirements
 
 Each requirement of OMA-ER-VirMO-V1_0 (and each static conformance item of its appendix C), the tests that cite it, and
