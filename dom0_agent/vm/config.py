@@ -24,7 +24,9 @@ class VmConfig:
     default_cpu: int = setting("CPU share of a new VM", 0, minimum=0, maximum=100)
     default_network: int = setting("network share of a new VM", 0, minimum=0, maximum=100)
     bridge: str = setting("bridge that VMs are connected to; empty: they have no network", "")
-    delete_policy: Literal["discard", "shred"] = setting("what Delete does with a VM's data", "discard")
+    delete_policy: Literal["discard", "shred"] = setting(
+        "what Delete does with a VM's data: remove it, or overwrite it first", "discard"
+    )
     storage_reserve: int = setting("free space of the file system that VMs may not use up", 256 * MIB, minimum=0)
     sweep_interval: float = setting("seconds between looks at all domains without an event", 30.0, minimum=0.1)
     reboot_limit: int = setting("reboots of a guest within reboot_window that count as a loop", 5, minimum=1)

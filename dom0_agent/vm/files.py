@@ -15,6 +15,7 @@ from typing import Literal
 from uuid import UUID
 
 from dom0_agent.hypervisor.tool import ToolRunner, run_tool
+from dom0_agent.vm.shred import overwrite, write_in_place
 
 #: Seconds for copying a disk beside the time its bytes take at the slowest rate we serve (an SD card's).
 COPY_BASE = 60.0
@@ -63,6 +64,11 @@ class VmFiles:
         self.discard(vmid)
         directory = self.directory(vmid)
         directory.mkdir(mode=0o700)
+        if self._delete_policy == "shred":
+            try:
+                write_in_place(directory)
+            except OSError as error:
+                raise _wrap(error, f"cannot have {directory} written in place, which vm.delete_policy needs") from error
         return directory
 
     def copy(self, source: Path, target: Path) -> None:
@@ -173,10 +179,10 @@ class VmFiles:
 
     def _shred(self, files: Sequence[Path]) -> None:
         for file in files:
-            held = file.stat().st_blocks * 512
-            result = self._run(["shred", "-n", "1", "-f", "--", str(file)], COPY_BASE + held / COPY_RATE)
-            if result.returncode != 0:
-                raise FilesError(f"cannot shred {file}: {result.untrusted_complaint}")
+            try:
+                overwrite(file)
+            except OSError as error:
+                raise _wrap(error, f"cannot overwrite {file}") from error
 
     def _remove(self, directory: Path) -> None:
         try:

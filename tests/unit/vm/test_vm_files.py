@@ -9,8 +9,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from dom0_agent.hypervisor.tool import ToolResult, run_tool
+from dom0_agent.hypervisor.tool import ToolResult
 from dom0_agent.vm.files import FilesError, NoSpace, VmFiles
+from dom0_agent.vm.shred import overwrite
 
 MIB = 1 << 20
 
@@ -114,13 +115,7 @@ def test_hiding_is_immediate_and_repeatable(files: VmFiles, vmid: UUID) -> None:
 @pytest.mark.parametrize("policy", ["discard", "shred"])
 def test_emptying_the_trash_removes_all(policy: str, tmp_path: Path, vmid: UUID) -> None:
     """R-022."""
-    calls: list[list[str]] = []
-
-    def run(argv: Sequence[str], deadline: float) -> ToolResult:
-        calls.append(list(argv))
-        return run_tool(argv, deadline)
-
-    files = VmFiles(tmp_path / "state", delete_policy=policy, run=run)  # type: ignore[arg-type]
+    files = VmFiles(tmp_path / "state", delete_policy=policy)  # type: ignore[arg-type]
     disk = files.make(vmid) / "xvda.raw"
     disk.write_bytes(b"secret" * 1000)
     with disk.open("rb") as kept_open:
@@ -130,7 +125,36 @@ def test_emptying_the_trash_removes_all(policy: str, tmp_path: Path, vmid: UUID)
         gone_or_overwritten = kept_open.read(6)
     assert not list((tmp_path / "state" / "trash").iterdir())
     assert (gone_or_overwritten == b"secret") == (policy == "discard")
-    assert [call[0] for call in calls] == ([] if policy == "discard" else ["shred"])
+
+
+def test_shredding_writes_only_over_what_there_is(tmp_path: Path) -> None:
+    """Holes stay holes: a sparse disk of a terabyte is gone at once, and needs no terabyte of room."""
+    disk = tmp_path / "disk"
+    secret = os.urandom(3 * MIB // 2)
+    with disk.open("wb") as file:
+        file.truncate(1 << 40)
+        for place in (0, 1 << 30, (1 << 40) - len(secret)):
+            file.seek(place)
+            file.write(secret)
+        os.fsync(file.fileno())
+    held = disk.stat().st_blocks
+    overwrite(disk)
+    assert disk.stat().st_size == 1 << 40
+    assert disk.stat().st_blocks == held
+    with disk.open("rb") as file:
+        for place in (0, 1 << 30, (1 << 40) - len(secret)):
+            file.seek(place)
+            now = file.read(len(secret))
+            assert all(now[at : at + 64] != secret[at : at + 64] for at in range(0, len(secret), 64))
+
+
+def test_shredding_follows_no_link(tmp_path: Path) -> None:
+    target = tmp_path / "somebody-elses"
+    target.write_bytes(b"precious")
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(OSError, match="link"):
+        overwrite(tmp_path / "link")
+    assert target.read_bytes() == b"precious"
 
 
 def test_leftovers_are_what_belongs_to_no_vm(files: VmFiles, vmid: UUID, tmp_path: Path) -> None:
