@@ -116,7 +116,13 @@ class Agent:
         self.images = LocalImageService(config.images, ImageTable(self._database))
         sharing = open_sharing(self._database, self.hypervisor, config.vm, config.resources, config.state_dir)
         self.vms = open_engine(
-            self._database, self.hypervisor, self.images, config.vm, config.state_dir, sharing=sharing
+            self._database,
+            self.hypervisor,
+            self.images,
+            config.vm,
+            config.state_dir,
+            sharing=sharing,
+            others_pause=config.lawmo.enforce == "hypervisor",
         )
         self.guests = GuestHub(self.hypervisor, config.guest, lambda: {record.vmid for record in self.vms.list()})
         self.tree = ManagementTree(SqliteNodeStore(self._database), lambda: datetime.now(UTC))

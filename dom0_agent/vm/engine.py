@@ -385,11 +385,15 @@ def open_engine(
     state_dir: Path,
     *,
     sharing: Sharing | None = None,
+    others_pause: bool = False,
 ) -> VmEngine:
     """The engine of this dom0, not yet started; VMs' files lie below ``state_dir``. ``sharing``: by default as
-    :func:`open_sharing` gives it."""
+    :func:`open_sharing` gives it. ``others_pause``: see :class:`Services`."""
     files = VmFiles(state_dir, reserve=config.storage_reserve, delete_policy=config.delete_policy)
-    host_boot_id = HOST_BOOT_ID.read_text(encoding="ascii").strip()
+    boot_id = HOST_BOOT_ID.read_text(encoding="ascii").strip()
     sharing = sharing or open_sharing(database, hypervisor, config, ResourcesConfig(), state_dir)
-    services = Services(hypervisor, files, images, config, Hints(), host_boot_id, sharing.enforcer, sharing.admission)
+    enforcer, admission = sharing.enforcer, sharing.admission
+    services = Services(
+        hypervisor, files, images, config, Hints(), boot_id, enforcer, admission, others_pause=others_pause
+    )
     return VmEngine(services, database)

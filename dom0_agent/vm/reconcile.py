@@ -36,14 +36,18 @@ class Finding(Enum):
     CRASHED = "its guest crashed"
     HOST_REBOOTED = "dom0 was restarted"
     RUNS = "its domain was started by somebody else"
+    PAUSED = "its domain was paused by somebody else"
     LEFTOVER = "a domain is left from an operation that failed"
 
 
 #: Seconds for which these must be so before anything is done about them. Between the halves of a reboot that somebody
-#: else drives a domain is missing for a moment; one that somebody builds by hand is paused until it is complete.
-PERSISTENCE = {Finding.GONE: 0.7, Finding.LEFTOVER: 3.0}
+#: else drives a domain is missing for a moment; one that somebody builds by hand is paused until it is complete, and
+#: tools pause one for a moment.
+PERSISTENCE = {Finding.GONE: 0.7, Finding.LEFTOVER: 3.0, Finding.PAUSED: 3.0}
 
 _OF_ENDED = {"reboot": Finding.REBOOT, "crash": Finding.CRASHED}
+#: Whether Suspend paused it, and what it is → what somebody else did.
+_OF_PAUSE = {(True, DomainState.RUNNING): Finding.RUNS, (False, DomainState.PAUSED): Finding.PAUSED}
 
 
 def judge(vm: Vm, domain: DomainInfo | None, host_boot_id: str) -> Finding:
@@ -56,7 +60,7 @@ def judge(vm: Vm, domain: DomainInfo | None, host_boot_id: str) -> Finding:
         if domain.state in (DomainState.SHUTDOWN, DomainState.CRASHED):
             # "suspend" with nobody saving it is a guest that a broken save left dead
             return _OF_ENDED.get(domain.shutdown_reason or "", Finding.ENDED)
-        return Finding.RUNS if paused_by_us and domain.state is DomainState.RUNNING else Finding.FINE
+        return _OF_PAUSE.get((paused_by_us, domain.state), Finding.FINE)
     if domain is None:
         return Finding.FINE
     if domain.state is DomainState.RUNNING and state in (VmState.POWERED_OFF, VmState.SUSPENDED):
@@ -120,7 +124,7 @@ class Reconciler:
             for slot in self._slots.values():
                 if slot.requests or slot.look_queued:
                     continue
-                if judge(slot.vm, domains.get(slot.vm.vmid), self._services.host_boot_id) is not Finding.FINE:
+                if self._judge(slot.vm, domains.get(slot.vm.vmid)) is not Finding.FINE:
                     slot.look_queued = True
                     slot.worker.put(partial(self._look, slot))
             ghosts = self._gone & domains.keys()
@@ -165,7 +169,13 @@ class Reconciler:
         return now
 
     def _find(self, vm: Vm) -> Finding:
-        return judge(vm, self._services.hypervisor.find(vm.vmid), self._services.host_boot_id)
+        return self._judge(vm, self._services.hypervisor.find(vm.vmid))
+
+    def _judge(self, vm: Vm, domain: DomainInfo | None) -> Finding:
+        finding = judge(vm, domain, self._services.host_boot_id)
+        if finding is Finding.PAUSED and self._services.others_pause:
+            return Finding.FINE
+        return finding
 
     def _act(self, slot: Slot, finding: Finding) -> None:
         services, vm = self._services, slot.vm
@@ -175,6 +185,10 @@ class Reconciler:
             discard_saved(services.files.saved_state(vm.vmid))  # its disks have moved on
             now = vm.moved(VmState.RUNNING, error=f"VM {vm.vmid}: {finding.value}")
             self._change(slot, replace(now, host_boot_id=services.host_boot_id))
+        elif finding is Finding.PAUSED:
+            # Its guest does not execute and keeps its memory: that is Suspended, and Resume lets it go on.
+            error = f"VM {vm.vmid}: {finding.value}"
+            self._change(slot, vm.moved(VmState.SUSPENDED, error=error, suspend_kind=SuspendKind.PAUSE))
         elif self._wanted_again(vm, finding) and (finding is Finding.HOST_REBOOTED or self._noted(slot)):
             self._restart(slot)
         else:

@@ -236,8 +236,11 @@ class XlBackend:
 
 
 def open_backend(root: Path) -> Backend:
-    """The backend that ``VIRMO_BACKEND`` names."""
-    return XlBackend(root) if os.environ.get("VIRMO_BACKEND") == "xl" else SimBackend(root)
+    """The backend that ``VIRMO_BACKEND`` names; ``pauses`` is a simulated machine like Arm's, which saves nothing."""
+    name = os.environ.get("VIRMO_BACKEND")
+    if name == "xl":
+        return XlBackend(root)
+    return SimBackend(root, HostSettings(beat_interval=0.05, can_save=name != "pauses"))
 
 
 @dataclass
@@ -291,6 +294,8 @@ class Rig:
         config: VmConfig,
         state_dir: Path,
         resources: ResourcesConfig | None = None,
+        *,
+        others_pause: bool = False,
     ) -> None:
         self.backend = backend
         self.hypervisor = hypervisor
@@ -298,7 +303,9 @@ class Rig:
         self.state_dir = state_dir
         self.images = FakeImages({backend.image.img_id: backend.image})
         self.sharing = open_sharing(database, hypervisor, config, resources or ResourcesConfig(), state_dir)
-        self.engine: VmEngine = open_engine(database, hypervisor, self.images, config, state_dir, sharing=self.sharing)
+        self.engine: VmEngine = open_engine(
+            database, hypervisor, self.images, config, state_dir, sharing=self.sharing, others_pause=others_pause
+        )
         self.applied: list[Applied] = []
         self.apply = ApplyChanges(database, self.engine.holds, self.sharing, self.applied.append)
         self.events: list[VmEvent] = []

@@ -15,6 +15,7 @@ import pytest
 
 from dom0_agent.hypervisor.readback import ReadBackHypervisor, Toolstack
 from dom0_agent.hypervisor.sim.faults import Fault
+from dom0_agent.hypervisor.sim.ledger import HostSettings
 from dom0_agent.store.database import Database
 from dom0_agent.vm.config import VmConfig
 from dom0_agent.vm.model import Primitive, VmState
@@ -24,7 +25,7 @@ from tests.contract.test_kill_points import PREPARATION
 from tests.contract.truth import assert_truth
 
 #: The toolstack calls that each primitive makes.
-CALLS = {
+CALLS: dict[Primitive, tuple[str, ...]] = {
     Primitive.CREATE: ("create", "unpause"),
     Primitive.CREATE_AND_POWER_OFF: (),
     Primitive.POWER_ON: ("create", "unpause"),
@@ -33,9 +34,20 @@ CALLS = {
     Primitive.RESUME: ("restore", "unpause"),
     Primitive.DELETE: ("destroy",),
 }
+#: The same where nothing can be saved (Arm): Suspend pauses. The others are as above.
+CALLS_WHERE_SUSPEND_PAUSES: dict[Primitive, tuple[str, ...]] = {
+    Primitive.SUSPEND: ("pause",),
+    Primitive.RESUME: ("unpause",),
+    Primitive.DELETE: ("destroy",),
+}
+#: Whether the machine can save → what is called there.
+MACHINES: dict[bool, dict[Primitive, tuple[str, ...]]] = {True: CALLS, False: CALLS_WHERE_SUSPEND_PAUSES}
 CASES = [
-    (primitive, call, behaviour)
-    for primitive, calls in CALLS.items()
+    pytest.param(
+        can_save, primitive, call, behaviour, id=f"{'' if can_save else 'pauses-'}{primitive.value}-{call}-{behaviour}"
+    )
+    for can_save, table in MACHINES.items()
+    for primitive, calls in table.items()
     for call in calls
     for behaviour in ("fail", "break", "hang", "late", "lie", "slow")
 ]
@@ -52,9 +64,15 @@ HARMLESS = {(Primitive.POWER_OFF, "request_shutdown")}
 
 
 @pytest.fixture
-def sim(tmp_path: Path) -> Iterator[SimBackend]:
+def can_save() -> bool:
+    """Whether the machine can save; the tests' parameter of this name says otherwise."""
+    return True
+
+
+@pytest.fixture
+def sim(tmp_path: Path, can_save: bool) -> Iterator[SimBackend]:
     """A simulated machine."""
-    backend = SimBackend(tmp_path)
+    backend = SimBackend(tmp_path, HostSettings(beat_interval=0.05, can_save=can_save))
     yield backend
     backend.close()
 
@@ -69,11 +87,13 @@ def faulty_rig(sim: SimBackend, tmp_path: Path) -> Iterator[Rig]:
     rig.stop()
 
 
-@pytest.mark.parametrize(("primitive", "call", "behaviour"), CASES, ids=lambda case: getattr(case, "value", case))
-def test_a_call_misbehaves(primitive: Primitive, call: str, behaviour: str, sim: SimBackend, faulty_rig: Rig) -> None:
+@pytest.mark.parametrize(("can_save", "primitive", "call", "behaviour"), CASES)
+def test_a_call_misbehaves(
+    can_save: bool, primitive: Primitive, call: str, behaviour: str, sim: SimBackend, faulty_rig: Rig
+) -> None:
     rig = faulty_rig
     vmid = rig.engine.add()
-    for preparing in PREPARATION[primitive]:
+    for preparing in preparation(primitive, can_save):
         assert rig.do(vmid, preparing).ok
     before = rig.state(vmid)
     boot_id = rig.beats(vmid)[0] if before is VmState.RUNNING else None
@@ -96,6 +116,12 @@ def test_a_call_misbehaves(primitive: Primitive, call: str, behaviour: str, sim:
         assert rig.beats(vmid)[0] == boot_id, "the guest was not touched"
 
 
+def preparation(primitive: Primitive, can_save: bool) -> tuple[Primitive, ...]:
+    """What brings a new VM to where a primitive begins; a Delete where nothing is saved begins with a paused domain."""
+    paused = (Primitive.SUSPEND,) if primitive is Primitive.DELETE and not can_save else ()
+    return (*PREPARATION[primitive], *paused)
+
+
 class Spy:
     """Notes which calls a toolstack gets."""
 
@@ -108,11 +134,15 @@ class Spy:
         return getattr(self._inner, name)
 
 
-@pytest.mark.parametrize("primitive", list(Primitive), ids=lambda primitive: primitive.value)
-def test_the_table_of_calls_is_complete(primitive: Primitive, sim: SimBackend, faulty_rig: Rig) -> None:
+@pytest.mark.parametrize(
+    ("can_save", "primitive"),
+    [(can_save, primitive) for can_save, table in MACHINES.items() for primitive in table],
+    ids=lambda value: getattr(value, "value", "saves" if value else "pauses"),
+)
+def test_the_table_of_calls_is_complete(can_save: bool, primitive: Primitive, sim: SimBackend, faulty_rig: Rig) -> None:
     """What a primitive really calls is what the cases above are generated from."""
     vmid = faulty_rig.engine.add()
-    for preparing in PREPARATION[primitive]:
+    for preparing in preparation(primitive, can_save):
         assert faulty_rig.do(vmid, preparing).ok
     assert isinstance(sim.hypervisor, ReadBackHypervisor)
     spy = Spy(sim.hypervisor._toolstack)
@@ -121,7 +151,7 @@ def test_the_table_of_calls_is_complete(primitive: Primitive, sim: SimBackend, f
         faulty_rig.beats(vmid)  # a guest that is up, and obeys
     assert faulty_rig.do(vmid, primitive).ok
     changing = {"create", "restore", "save", "pause", "unpause", "request_shutdown", "destroy"}
-    assert set(spy.calls) & changing == set(CALLS[primitive])
+    assert set(spy.calls) & changing == set(MACHINES[can_save][primitive])
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ class Services:
     enforcer: Enforcer
     admission: Admission
     clock: Callable[[], float] = time.time
+    others_pause: bool = False  #: the agent also pauses domains of VMs that stay Running (LAWMO's lock)
 
 
 class Work:

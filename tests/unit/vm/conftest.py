@@ -17,12 +17,13 @@ from tests.contract.support import Rig, SimBackend
 def make_engine(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
     """Makes started engines, one after the other, on one simulated machine; keywords are VmConfig's.
 
-    ``can_save=False`` is a machine like Arm's; ``start=False`` leaves the start to the test.
+    ``can_save=False`` is a machine like Arm's; ``start=False`` leaves the start to the test;
+    ``others_pause``: the agent pauses domains of running VMs for reasons of its own.
     """
     backends: list[SimBackend] = []
     rigs: list[Rig] = []
 
-    def make(*, can_save: bool = True, start: bool = True, **config: object) -> Rig:
+    def make(*, can_save: bool = True, start: bool = True, others_pause: bool = False, **config: object) -> Rig:
         for rig in rigs:
             rig.stop()
         if not backends:
@@ -31,7 +32,8 @@ def make_engine(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
             backends[0].reopen()
         settings: dict[str, object] = {"shutdown_wait": 5.0, "storage_reserve": 0, "sweep_interval": 0.5, **config}
         database = Database(tmp_path / "agent.db")
-        rig = Rig(backends[0], backends[0].hypervisor, database, VmConfig(**settings), tmp_path)  # type: ignore[arg-type]
+        vm_config = VmConfig(**settings)  # type: ignore[arg-type]
+        rig = Rig(backends[0], backends[0].hypervisor, database, vm_config, tmp_path, others_pause=others_pause)
         rigs.append(rig)
         if start:
             rig.engine.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
@@ -12,6 +13,7 @@ from dom0_agent.hypervisor.interface import DomainState
 from dom0_agent.hypervisor.sim.faults import Fault
 from dom0_agent.vm import engine as engine_module
 from dom0_agent.vm.model import Primitive, SuspendKind, VmState
+from dom0_agent.vm.reconcile import PERSISTENCE, Finding
 from tests.contract.support import Rig, SimBackend, domain_config, eventually
 from tests.contract.truth import assert_truth
 
@@ -112,6 +114,36 @@ def test_a_vm_whose_domain_somebody_starts_by_hand_runs(make_engine: MakeEngine)
     eventually(lambda: rig.state(vmid) is VmState.RUNNING, 5, "State follows")
     eventually(lambda: rig.spontaneous() == [VmState.RUNNING], 5, "it is told")
     assert_truth(rig)
+
+
+def test_a_vm_whose_domain_somebody_pauses_is_suspended_and_can_be_resumed(make_engine: MakeEngine) -> None:
+    """VirMO-C-002, R-017: a guest that does not execute is not Running; nobody else's unpausing is needed."""
+    rig = make_engine()
+    vmid = rig.running()
+    boot_id, _ = rig.beats(vmid)
+    rig.hypervisor.pause(vmid)
+    eventually(lambda: rig.state(vmid) is VmState.SUSPENDED, 8, "State follows")
+    eventually(lambda: rig.spontaneous() == [VmState.SUSPENDED], 5, "it is told")
+    assert rig.record(vmid).suspend_kind is SuspendKind.PAUSE
+    assert "paused by somebody else" in (rig.record(vmid).last_error or "")
+    assert_truth(rig)
+    assert rig.do(vmid, Primitive.RESUME).ok
+    assert rig.beats(vmid)[0] == boot_id
+    rig.hypervisor.pause(vmid)
+    eventually(lambda: rig.state(vmid) is VmState.SUSPENDED, 8, "State follows")
+    rig.hypervisor.unpause(vmid)
+    eventually(lambda: rig.state(vmid) is VmState.RUNNING, 5, "State follows whoever unpauses, too")
+    assert_truth(rig)
+
+
+def test_a_vm_that_the_agent_itself_holds_stays_running(make_engine: MakeEngine) -> None:
+    """LAWMO's lock pauses the domain of a VM that was not suspended."""
+    rig = make_engine(others_pause=True)
+    vmid = rig.running()
+    rig.hypervisor.pause(vmid)
+    time.sleep(PERSISTENCE[Finding.PAUSED] + 1.5)
+    assert rig.state(vmid) is VmState.RUNNING
+    assert rig.spontaneous() == []
 
 
 def reboot_dom0(rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ SAVED, HELD = (VmState.SUSPENDED, SuspendKind.SAVE), (VmState.SUSPENDED, Suspend
     ("state", "truth", "finding"),
     [
         ((VmState.RUNNING,), RUNNING, Finding.FINE),
-        ((VmState.RUNNING,), PAUSED, Finding.FINE),  # somebody debugs it: left alone
+        ((VmState.RUNNING,), PAUSED, Finding.PAUSED),  # somebody debugs it: left alone, and told
         ((VmState.RUNNING,), None, Finding.GONE),
         ((VmState.RUNNING, None, "before"), None, Finding.HOST_REBOOTED),
         ((VmState.RUNNING, None, "before"), RUNNING, Finding.FINE),
