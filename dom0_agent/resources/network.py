@@ -70,7 +70,7 @@ class Shaper:
     def __init__(self, tc: Tc) -> None:
         self._tc = tc
         self._complete: dict[UUID, tuple[str, ...]] = {}  #: interfaces of VMs whose shaping this process has seen whole
-        self._touched: set[UUID] = set()  #: VMs of which there may be something
+        self._touched: set[UUID] | None = None  #: VMs of which there may be something; None: not asked yet
 
     def shape(self, vmid: UUID, interfaces: Sequence[str], rate: Rate | None) -> None:
         """Limit all ``interfaces`` together to ``rate``, both ways; ``None``: no limit, and nothing left of one."""
@@ -83,7 +83,7 @@ class Shaper:
         if self._complete.get(vmid) == tuple(interfaces) and self._changed(vmid, interfaces, rate):
             return
         self._complete.pop(vmid, None)
-        self._touched.add(vmid)
+        self._known().add(vmid)
         self._devices(vmid)
         self._tc.batch([*self._queues(vmid, rate), *self._redirects(vmid, interfaces)])
         shown = self._tc.batch(_look(vmid, interfaces))
@@ -117,11 +117,11 @@ class Shaper:
         left = self._owned().get(vmid)
         if left:
             raise TcError(f"network of VM {vmid}: {', '.join(sorted(left))} was deleted, but is still there")
-        self._touched.discard(vmid)
+        self._known().discard(vmid)
 
     def knows(self, vmid: UUID) -> bool:
-        """Whether this process has limited the VM, and not removed that again."""
-        return vmid in self._touched
+        """Whether the VM was limited, by this process or by one before it, and that was not removed again."""
+        return vmid in self._known()
 
     def owned(self) -> frozenset[UUID]:
         """The VMs of which there are ifb devices."""
@@ -136,6 +136,16 @@ class Shaper:
         return Traffic(*classes) if len(classes) == 2 else None
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _known(self) -> set[UUID]:
+        """Asked of the kernel once: afterwards it is our own doing. Where there is no ``ip``, nothing was limited."""
+        if self._touched is None:
+            try:
+                self._touched = set(self._owned())
+            except TcError as error:
+                logger.warning("shaping_unknown error=%s", error)
+                self._touched = set()
+        return self._touched
 
     def _changed(self, vmid: UUID, interfaces: Sequence[str], rate: Rate) -> bool:
         """Change the rate of what is complete, and look, in one process; ``False``: it was not complete after all."""

@@ -29,7 +29,6 @@ class Resources:
     def __init__(self, inner: Hypervisor, lab: Lab) -> None:
         self._inner = inner
         self._lab = lab
-        self._plugged: set[str] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner.resources, name)
@@ -40,17 +39,19 @@ class Resources:
         domain = self._inner.find(uuid)
         assert domain is not None
         name = f"vif{domain.domid}.0"
-        if name not in self._plugged:
+        if name not in self._plugged():
             self._lab.inside("dom0", "ip", "link", "add", name, "type", "veth", "peer", "name", f"p{name}")
-            self._plugged.add(name)
         return (name,)
 
     def follow(self) -> None:
         """Interfaces of domains that are gone go."""
         there = {f"vif{domain.domid}.0" for domain in self._inner.domains()}
-        for name in sorted(self._plugged - there):
+        for name in sorted(self._plugged() - there):
             self._lab.unplug(name)
-            self._plugged.discard(name)
+
+    def _plugged(self) -> set[str]:
+        """Asked of the kernel: an agent that was killed has plugged some, too."""
+        return {name for name in self._lab.tc.links("veth") if name.startswith("vif")}
 
 
 def with_network(inner: Hypervisor, lab: Lab) -> Hypervisor:

@@ -132,6 +132,8 @@ def test_a_share_survives_a_new_interface_and_a_new_agent(lab: Lab, vmid: UUID) 
     assert lab.shaper.holds(vmid, ["vif8.0"], rate)
     restarted = Shaper(lab.tc)
     assert restarted.owned() == {vmid}
+    assert restarted.knows(vmid)
+    assert not restarted.knows(uuid4())
     assert restarted.holds(vmid, ["vif8.0"], rate)
     restarted.shape(vmid, ["vif8.0"], rate)
     lab.inside("dom0", "ip", "link", "set", "br0", "down")
