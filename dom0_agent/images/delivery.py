@@ -195,6 +195,22 @@ class Delivery:
         return identity
 
     def _unpack(self, downloaded: Downloaded, identity: Identity | None, body: Partial) -> Content:
+        """The content. A download that is complete becomes durable beside that: it need not be repeated when something
+        after it fails, or the power goes."""
+        keeper = threading.Thread(target=self._keep, args=(body,), name=f"keep-{self._img_id}", daemon=True)
+        keeper.start()
+        try:
+            return self._content(downloaded, identity, body)
+        finally:
+            keeper.join()
+
+    def _keep(self, body: Partial) -> None:
+        try:
+            body.checkpoint()
+        except OSError as error:  # a bare disk that has been moved to its place, or no room for the note
+            logger.info("download not kept img_id=%s reason=%s", self._img_id, error)
+
+    def _content(self, downloaded: Downloaded, identity: Identity | None, body: Partial) -> Content:
         tools = self._tools
         identity = identity or self._look(body.path)
         total = identity.manifest.unpacked_size if identity.manifest is not None else None

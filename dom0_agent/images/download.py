@@ -128,6 +128,9 @@ class Downloader:
 
         :raises ImageError: the kinds of :mod:`dom0_agent.images.errors`; ``partial`` is closed and checkpointed
         :raises OSError: the file cannot be written
+
+        A complete download is closed without a checkpoint, which waits for the disk: that is the caller's, who may have
+        something else to do meanwhile.
         """
         url = parse_url(order.uri)
         partial.open(order.uri, cancel, order.via)
@@ -135,8 +138,10 @@ class Downloader:
             if not order.resume:
                 partial.begin(None, None)
             return _Transfer(self, order, url, partial, watcher, cancel).run()
-        finally:
+        except (ImageError, OSError):
             partial.checkpoint()
+            raise
+        finally:
             partial.close()
 
 

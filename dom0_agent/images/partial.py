@@ -101,9 +101,16 @@ class Partial:
             self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Make what is there survive a power cut. Without a validator it could not be continued: nothing to note."""
-        if self._file is not None and self.etag is not None:
-            os.fdatasync(self._file.fileno())
+        """Make what is there survive a power cut. Without a validator it could not be continued: nothing to note.
+
+        Also after :meth:`close`, if the file is still there.
+        """
+        if self.etag is not None and self.path.exists():
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
             note = {"uri": self.uri, "via": self.via, "etag": self.etag, "total": self.total, "durable": self.size}
             fresh = self._note.with_suffix(".new")
             fresh.write_text(json.dumps(note), encoding="utf-8")

@@ -117,6 +117,7 @@ def test_goes_on_after_a_restart(tmp_path: Path) -> None:
         right(second.get(uri), second, DATA)
         assert len(server.requests) == 1
         assert int(server.requests[0].headers["Range"].strip("bytes=-")) > 2 * MIB
+        second.partial.checkpoint()
         server.requests.clear()
         third = DownloadClient(tmp_path)
         right(third.get(uri), third, DATA)
