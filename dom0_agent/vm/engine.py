@@ -19,6 +19,7 @@ from pathlib import Path
 from uuid import UUID
 
 from dom0_agent.hypervisor.interface import Hypervisor, HypervisorError
+from dom0_agent.hypervisor.readback import discard_saved
 from dom0_agent.images.model import ImageService
 from dom0_agent.omadm.status import Status
 from dom0_agent.operation import OperationHandle, OperationRefused, OperationResult, Origin
@@ -341,7 +342,8 @@ class VmEngine:
             self._conclude(slot, request, outcome)
 
     def _sweep_files(self, busy: set[UUID]) -> None:
-        """Remove directories of VMs that are not (or no longer) there; what Create would make again goes first."""
+        """Remove directories of VMs that are not there (what Create would make again goes first), and saved states of
+        VMs that are not suspended: a power cut may undo a file's removal."""
         files = self._services.files
 
         def known(vmid: UUID) -> bool:
@@ -352,6 +354,8 @@ class VmEngine:
         for vmid in self._slots.keys() - busy:
             if files.directory(vmid) in leftovers:
                 files.discard(vmid)
+            if self._slots[vmid].vm.record.state is not VmState.SUSPENDED:
+                discard_saved(files.saved_state(vmid))
         for path in leftovers:
             logger.warning("leftover_removed path=%s", path)
             self._sweeper.put(partial(self._destroy_leftover, path))

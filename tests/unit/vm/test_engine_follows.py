@@ -237,3 +237,18 @@ def test_files_of_no_vm_are_removed_at_the_start(make_engine: MakeEngine) -> Non
     eventually(lambda: not stray.exists(), 5, "it is removed")
     assert_truth(rig)
     assert rig.state(vmid) is VmState.RUNNING
+
+
+def test_a_saved_state_that_a_power_cut_brought_back_is_removed_at_the_start(make_engine: MakeEngine) -> None:
+    """Its removal was not on storage yet when the power went: nothing needs it, and it is as large as the VM's RAM."""
+    first = make_engine()
+    running, suspended = first.running(), first.running()
+    assert first.do(suspended, Primitive.SUSPEND).ok
+    saved = first.state_dir / "vms" / str(running) / "saved"
+    for path in (saved, saved.with_name("saved.partial")):
+        path.write_bytes(b"stale")
+    rig = make_engine()
+    assert not saved.exists()
+    assert not saved.with_name("saved.partial").exists()
+    assert_truth(rig)
+    assert rig.do(suspended, Primitive.RESUME).ok
