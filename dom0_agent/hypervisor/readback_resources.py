@@ -63,12 +63,19 @@ class ReadBackResources:
         return self._raw.scheduling(self._domid(uuid, "scheduling"))
 
     def set_scheduling(self, uuid: UUID, scheduling: Scheduling) -> None:
-        """Set both."""
+        """Set both. A cap beyond what the domain's vCPUs could use is an error on each scheduler, as on credit2."""
+        if scheduling.cap > 100:
+            self._check_cap(uuid, scheduling.cap)
         domid = self._domid(uuid, "scheduling")
         self._raw.set_scheduling(domid, scheduling)
         found = self._raw.scheduling(domid)
         if found != scheduling:
             raise HypervisorError(f"scheduling of domain {uuid}: {scheduling} was set, but Xen says {found}")
+
+    def _check_cap(self, uuid: UUID, cap: int) -> None:
+        most = self.vcpus(uuid)[1]
+        if cap > 100 * most:
+            raise HypervisorError(f"domain {uuid} was built with {most} vCPUs: it cannot have a cap of {cap} % of one")
 
     def vcpus(self, uuid: UUID) -> tuple[int, int]:
         """(allowed online, built with)."""

@@ -37,7 +37,7 @@ def cpu_share(
     vcpus = int(vendor.get("VCPUs", needed))
     most = max(cpus, image_vcpus)
     cap = 0 if work_conserving else percent * cpus
-    own = int(vendor.get("CPUCap", 0))
+    own = min(int(vendor.get("CPUCap", 0)), 100 * most)  # credit2 refuses more than all of a domain's vCPUs could use
     if own:
         cap = min(cap, own) if cap else own
     weight = percent * WEIGHT_OF_PERCENT if percent else WEIGHT_OF_NONE

@@ -172,7 +172,8 @@ class XlBackend:
     """Real Xen. Only domains that are named as ours are touched."""
 
     name = "xl"
-    patience = 90.0
+    #: Under emulation a guest is up within 10 s on an idle machine; beside other work 100 s were seen.
+    patience = 240.0
 
     def __init__(self, root: Path) -> None:
         from dom0_agent.hypervisor.xl import open_xl

@@ -28,9 +28,13 @@ def up(backend: Backend, config: DomainConfig) -> DomainConfig:
 def test_weight_and_cap_are_set_and_told(backend: Backend, guest: DomainConfig) -> None:
     """R-049: what CPU is made of."""
     resources = backend.hypervisor.resources
-    for wanted in (Scheduling(700, 40), Scheduling(1, 0), Scheduling(65535, 200)):
+    most = 100 * resources.vcpus(guest.uuid)[1]
+    for wanted in (Scheduling(700, 40), Scheduling(1, 0), Scheduling(65535, most)):
         resources.set_scheduling(guest.uuid, wanted)
         assert resources.scheduling(guest.uuid) == wanted
+    with pytest.raises(HypervisorError, match="built with"):
+        resources.set_scheduling(guest.uuid, Scheduling(700, most + 1))
+    assert resources.scheduling(guest.uuid) == wanted
     resources.set_scheduling(guest.uuid, Scheduling(256, 0))
 
 

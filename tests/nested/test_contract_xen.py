@@ -27,8 +27,9 @@ PLACE = "/root/contract"
 PYTEST = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "pytest_timeout")
 #: pyxs leaves a file open when it is imported in a dom0; everything else that is left open fails a test.
 PYXS_LEAVES_OPEN = "ignore:unclosed file <_io.BufferedReader name='/proc/xen/capabilities'>:ResourceWarning"
-#: Seconds for one run of tests in dom0, boots of many guests under emulation.
+#: Seconds for one run of tests in dom0, boots of many guests under emulation; and for one test in it.
 DEADLINE = 1300.0
+TEST_TIMEOUT = 900.0
 
 
 @pytest.fixture(scope="module", params=["credit2"])
@@ -75,7 +76,14 @@ def lay_out(folder: Path, arch: str) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("guest_type", ["pv", "pvh"])
 @pytest.mark.parametrize(
-    "file", ["test_hypervisor_contract.py", "test_resources_contract.py", "test_vm_story.py", "test_kill_points.py"]
+    "file",
+    [
+        "test_hypervisor_contract.py",
+        "test_resources_contract.py",
+        "test_vm_story.py",
+        "test_kill_points.py",
+        "test_apply_changes.py",
+    ],
 )
 def test_contract_on_real_xen(file: str, guest_type: str, dom0: Dom0) -> None:
     """R-010 to R-025, R-119 to R-125, A-55, A-56 on Xen: the same tests as on the simulator."""
@@ -95,6 +103,7 @@ def run_in(dom0: Dom0, file: str, guest_type: str, *options: str) -> None:
     usual = [
         "-p",
         "pytest_timeout",
+        f"--timeout={TEST_TIMEOUT}",
         "-p",
         "no:cacheprovider",
         "-q",
