@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import struct
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dom0_agent.omadm.auth import Account, AuthScheme, Credentials, MemoryNonceStore, NonceRole
 from dom0_agent.omadm.client import ClientSession
@@ -25,7 +29,8 @@ from virmo_server.services import Services
 CONNECTIONS = 16
 CODEC = codec_for(XML_MEDIA_TYPE)
 _REGISTERED_AT_ONCE = 500
-_HEAD = f"POST /dm HTTP/1.1\r\nHost: bench\r\nContent-Type: {XML_MEDIA_TYPE}\r\nContent-Length: %d\r\n\r\n".encode()
+_CLIENT_SOURCE = Path(__file__).with_name("post_all.c")
+_RUN_SECONDS = 600
 
 
 @dataclass
@@ -108,15 +113,10 @@ class Connection:
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
-        head = (
-            f"POST /dm HTTP/1.1\r\nHost: bench\r\nContent-Type: {XML_MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        writer.write(head.encode() + body)
-        answer = await reader.readuntil(b"\r\n\r\n")
-        if not answer.startswith(b"HTTP/1.1 200"):
-            raise AssertionError(answer.decode())
-        lines = dict(line.lower().split(b": ", 1) for line in answer.split(b"\r\n")[1:-2])
-        return await reader.readexactly(int(lines[b"content-length"]))
+        writer.write(_request(body))
+        head = await reader.readuntil(b"\r\n\r\n")
+        lines = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
+        return _body(head + await reader.readexactly(int(lines[b"content-length"])))
 
     def close(self) -> None:
         """Close it."""
@@ -125,13 +125,37 @@ class Connection:
 
 
 def post_all(port: int, bodies: Sequence[bytes]) -> tuple[Load, list[bytes]]:
-    """Send each body once; the answers in the bodies' order."""
-    answers = [b""] * len(bodies)
+    """Send each body once, by a client that costs next to nothing; the answers in the bodies' order."""
+    with tempfile.TemporaryDirectory(prefix="virmo-bench-") as folder:
+        client, asked, answered = (Path(folder) / name for name in ("post_all", "requests", "answers"))
+        subprocess.run(["tcc", "-o", str(client), str(_CLIENT_SOURCE)], check=True, timeout=60)
+        with asked.open("wb") as file:
+            for request in map(_request, bodies):
+                file.write(struct.pack("<I", len(request)) + request)
+        command = [str(client), str(port), str(min(CONNECTIONS, len(bodies))), str(asked), str(answered)]
+        subprocess.run(command, check=True, timeout=_RUN_SECONDS)
+        untrusted = answered.read_bytes()
+    (took,), position = struct.unpack_from("<Q", untrusted), 8
+    latencies, answers = [], []
+    while position < len(untrusted):
+        latency, length = struct.unpack_from("<QI", untrusted, position)
+        position += 12 + length
+        latencies.append(latency / 1e9)
+        answers.append(_body(untrusted[position - length : position]))
+    assert len(answers) == len(bodies)
+    return Load(took / 1e9, latencies), answers
 
-    async def one(connection: Connection, number: int) -> None:
-        answers[number] = await connection.post(bodies[number])
 
-    return _run(port, len(bodies), one), answers
+def _request(body: bytes) -> bytes:
+    head = f"POST /dm HTTP/1.1\r\nHost: bench\r\nContent-Type: {XML_MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def _body(answer: bytes) -> bytes:
+    """The body of a 200."""
+    if not answer.startswith(b"HTTP/1.1 200"):
+        raise AssertionError(answer.decode())
+    return answer.partition(b"\r\n\r\n")[2]
 
 
 def poll(port: int, boards: Sequence[Board]) -> Load:

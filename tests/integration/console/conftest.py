@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.integration.console.stage import Stage, chromium, visitor
+from tests.integration.console.stage import SimStage, Stage, chromium, visitor
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    made = Stage(tmp_path_factory.mktemp("console"))
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimStage]:
+    made = SimStage(tmp_path_factory.mktemp("console"))
     try:
         made.register()
         yield made

@@ -16,7 +16,7 @@ import yaml
 from playwright.sync_api import Browser, Page
 
 from image.story.steps import DEVICE
-from tests.integration.console.stage import PHONE, Stage, chromium, log_in, visitor, wait_for
+from tests.integration.console.stage import PHONE, SimStage, chromium, log_in, visitor
 from tests.integration.console.test_guest import component
 from tests.integration.server.server_process import WireBoard
 from tests.unit.virmo_server.simulated_board import SimulatedBoard
@@ -60,7 +60,7 @@ def main(folder: Path) -> None:
     """Set the stage, and take every picture."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary, chromium() as browser:
-        stage = Stage(Path(temporary))
+        stage = SimStage(Path(temporary))
         boards: list[WireBoard] = []
         try:
             boards += fill(stage)
@@ -78,7 +78,7 @@ def main(folder: Path) -> None:
     print(f"{len(list(folder.glob('*.png')))} pictures, {total // 1024} KiB in {folder}")
 
 
-def fill(stage: Stage) -> list[WireBoard]:
+def fill(stage: SimStage) -> list[WireBoard]:
     """A fleet, a library, and VMs in different states."""
     client = stage.client()
     boards = []
@@ -125,28 +125,28 @@ def fill(stage: Stage) -> list[WireBoard]:
     return boards
 
 
-def talk(stage: Stage, question: dict[str, Any], keys: str) -> None:
+def talk(stage: SimStage, question: dict[str, Any], keys: str) -> None:
     """Ask the user of the gateway, who answers."""
     client = stage.client()
     body = {"kind": "guest-ask", "name": "gateway", **question}
     number = client.post(f"/devices/{DEVICE}/orders", body)["id"]
-    wait_for(lambda: question["text"] in stage.see("gateway"))
+    stage.wait_for(lambda: question["text"] in stage.see("gateway"))
     stage.type("gateway", keys)
-    wait_for(lambda: client.get(f"/orders/{number}")["finished_at"] is not None)
+    stage.wait_for(lambda: client.get(f"/orders/{number}")["finished_at"] is not None)
     client.close()
 
 
-def order(stage: Stage, body: dict[str, Any], end: str = "done") -> None:
+def order(stage: SimStage, body: dict[str, Any], end: str = "done") -> None:
     """Place an order on the real board and see it through."""
     client = stage.client()
     number = client.post(f"/devices/{DEVICE}/orders", body)["id"]
-    wait_for(lambda: client.get(f"/orders/{number}")["finished_at"] is not None)
+    stage.wait_for(lambda: client.get(f"/orders/{number}")["finished_at"] is not None)
     ended = client.get(f"/orders/{number}")
     assert ended["state"] == end, ended["message"]
     client.close()
 
 
-def facts(stage: Stage) -> dict[str, Any]:
+def facts(stage: SimStage) -> dict[str, Any]:
     """What the pages' paths need."""
     client = stage.client()
     vms = client.get(f"/devices/{DEVICE}/vms")
@@ -157,7 +157,7 @@ def facts(stage: Stage) -> dict[str, Any]:
 
 
 def take(
-    browser: Browser, stage: Stage, places: dict[str, str], folder: Path, options: dict[str, Any], suffix: str
+    browser: Browser, stage: SimStage, places: dict[str, str], folder: Path, options: dict[str, Any], suffix: str
 ) -> None:
     """One picture for each place."""
     with visitor(browser, **options) as context:

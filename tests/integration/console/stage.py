@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from image.story.board import Board
 from image.story.server import Server
 from image.story.sim_board import SimBoard
 from image.story.steps import DEV_ID, DEVICE, IMAGE, agent_yaml
@@ -36,10 +37,14 @@ PASSWORD = "correct horse battery"
 
 
 class Stage:
-    """The server with one board, which waits for orders, and an account for each role: ``operator-1`` and so on."""
+    """The server with one board, which waits for orders, and an account for each role: ``operator-1`` and so on.
 
-    def __init__(self, folder: Path) -> None:
-        self.board = SimBoard(folder / "board")
+    ``patience`` is in milliseconds, as for a browser.
+    """
+
+    def __init__(self, folder: Path, board: Board, patience: int = PATIENCE) -> None:
+        self.board = board
+        self.patience = patience
         self.server = Server(folder / "server", self.board.server_host)
         self.server.start()
         settings = yaml.safe_load((self.server.folder / "virmo.yaml").read_text())
@@ -55,15 +60,38 @@ class Stage:
         """The API, with the first administrator's token."""
         return Client(Settings(self.url, self._token, self.ca_file))
 
-    def register(self) -> None:
-        """The board comes to the server and listens for notifications."""
+    def register(self, poll_interval: int = 1) -> None:
+        """The board comes to the server and listens for notifications.
+
+        A person clicks more often than the server may notify in a minute; who polls needs not wait for that.
+        """
         url = self.board.notification_url
         text = self.server.virmo("device", "add", DEVICE, "--dev-id", DEV_ID, "--notify-url", url, "--agent-config")
         config = yaml.safe_load(agent_yaml(text))
-        # A person clicks more often than the server may notify in a minute; who polls needs not wait for that.
-        config["dm"]["poll_interval"] = 1
+        config["dm"]["poll_interval"] = poll_interval
         self.board.start_agent(yaml.safe_dump(config), self.server.ca_file)
-        wait_for(lambda: self.server.virmo_json("device", "show", DEVICE)["open_orders"] == 0)
+        self.wait_for(lambda: bool(self.server.virmo_json("device", "show", DEVICE)["open_orders"] == 0))
+
+    def wait_for(self, holds: Callable[[], bool]) -> None:
+        """Poll until it holds; an assertion fails after the stage's patience."""
+        deadline = time.monotonic() + self.patience / 1000
+        while not holds():
+            assert time.monotonic() < deadline, f"it did not come true in time\n{self.board.agent_log()}"
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        """End all of it."""
+        self.server.close()
+        self.board.close()
+
+
+class SimStage(Stage):
+    """A stage whose board is the simulator, with people at its guests' consoles."""
+
+    board: SimBoard
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, SimBoard(folder / "board"))
 
     def guest(self, vm: str) -> Path:
         """The folder of a VM's simulated guest: what it has, and its console."""
@@ -80,11 +108,6 @@ class Stage:
         with (self.guest(vm).parent / "console.in").open("w") as console:
             console.write(keys)
 
-    def close(self) -> None:
-        """End all of it."""
-        self.server.close()
-        self.board.close()
-
 
 def prepare(stage: Stage, *names: str) -> None:
     """The image is on the board, and these VMs run."""
@@ -95,16 +118,8 @@ def prepare(stage: Stage, *names: str) -> None:
     client.post(f"/devices/{DEVICE}/orders", {"kind": "deliver-image", "name": IMAGE, "image_id": image["id"]})
     for name in names:
         client.post(f"/devices/{DEVICE}/orders", {"kind": "create-vm", "name": name, "image": IMAGE})
-    wait_for(lambda: client.get(f"/devices/{DEVICE}")["open_orders"] == 0)
+    stage.wait_for(lambda: client.get(f"/devices/{DEVICE}")["open_orders"] == 0)
     client.close()
-
-
-def wait_for(holds: Callable[[], bool]) -> None:
-    """Poll until it holds; an assertion fails after :data:`PATIENCE`."""
-    deadline = time.monotonic() + PATIENCE / 1000
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.1)
 
 
 @contextmanager
@@ -119,10 +134,10 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def visitor(browser: Browser, **options: object) -> Iterator[BrowserContext]:
+def visitor(browser: Browser, patience: int = PATIENCE, **options: object) -> Iterator[BrowserContext]:
     """A fresh browser profile. The trial CA is not the system's: that it is checked is seen by the other clients."""
     context = browser.new_context(ignore_https_errors=True, **{"viewport": DESKTOP, **options})  # type: ignore[arg-type]
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(patience)
     try:
         yield context
     finally:

@@ -8,26 +8,26 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.integration.console.stage import PASSWORD, PATIENCE, Stage, log_in, visitor
+from tests.integration.console.stage import PASSWORD, PATIENCE, SimStage, log_in, visitor
 
 expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimStage]:
     """A server; nothing here needs a board that comes."""
-    made = Stage(tmp_path_factory.mktemp("console"))
+    made = SimStage(tmp_path_factory.mktemp("console"))
     yield made
     made.close()
 
 
 @pytest.fixture
-def admin(stage: Stage, page: Page) -> Page:
+def admin(stage: SimStage, page: Page) -> Page:
     log_in(page, stage, "admin")
     return page
 
 
-def test_an_account_from_its_making_to_its_end(stage: Stage, admin: Page, browser: Browser) -> None:
+def test_an_account_from_its_making_to_its_end(stage: SimStage, admin: Page, browser: Browser) -> None:
     admin.get_by_role("link", name="Access").click()
     making = admin.get_by_role("region", name="Make an account")
     making.get_by_label("Name").fill("ann")
@@ -66,7 +66,7 @@ def log_in_as(page: Page, name: str, password: str) -> None:
     page.get_by_role("heading", name="Devices").wait_for()
 
 
-def test_a_token_is_shown_once(admin: Page, stage: Stage) -> None:
+def test_a_token_is_shown_once(admin: Page, stage: SimStage) -> None:
     admin.goto(f"{stage.url}/console/access")
     making = admin.get_by_role("region", name="Make a token")
     making.get_by_label("Name").fill("pipeline")
@@ -79,7 +79,7 @@ def test_a_token_is_shown_once(admin: Page, stage: Stage) -> None:
     expect(admin.get_by_role("row").filter(has_text="pipeline")).to_contain_text("revoked")
 
 
-def test_devices_are_labelled_found_and_ordered_together(admin: Page, stage: Stage) -> None:
+def test_devices_are_labelled_found_and_ordered_together(admin: Page, stage: SimStage) -> None:
     client = stage.client()
     for number in range(3):
         client.post("/devices", {"name": f"mill-{number}", "dev_id": f"urn:x:{number}"})
@@ -113,7 +113,7 @@ def test_devices_are_labelled_found_and_ordered_together(admin: Page, stage: Sta
     expect(admin.get_by_role("rowheader").filter(has_text="Refresh")).to_have_count(2)
 
 
-def test_new_credentials_are_shown_once(admin: Page, stage: Stage) -> None:
+def test_new_credentials_are_shown_once(admin: Page, stage: SimStage) -> None:
     client = stage.client()
     client.post("/devices", {"name": "press", "dev_id": "urn:x:press"})
     client.close()

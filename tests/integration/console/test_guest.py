@@ -11,14 +11,14 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from image.story.steps import DEVICE
-from tests.integration.console.stage import PATIENCE, Stage, log_in, prepare, wait_for
+from tests.integration.console.stage import PATIENCE, SimStage, log_in, prepare
 
 expect.set_options(timeout=PATIENCE)
 VM = "web"
 
 
 @pytest.fixture
-def vm(stage: Stage, page: Page) -> Page:
+def vm(stage: SimStage, page: Page) -> Page:
     """An operator looks at the running VM."""
     if not stage.server.virmo_json("vm", "list", DEVICE):
         prepare(stage, VM)
@@ -37,7 +37,7 @@ def test_facts_come_from_the_guest(vm: Page) -> None:
     expect(facts.get_by_role("term").filter(has_text="Ext/Hostname")).to_be_visible()
 
 
-def test_software_is_installed_listed_and_removed(stage: Stage, vm: Page, tmp_path: Path) -> None:
+def test_software_is_installed_listed_and_removed(stage: SimStage, vm: Page, tmp_path: Path) -> None:
     """HLF-07: out of the library through dom0 into the guest."""
     package = tmp_path / "greeter.tar.gz"
     package.write_bytes(component())
@@ -64,7 +64,7 @@ def test_software_is_installed_listed_and_removed(stage: Stage, vm: Page, tmp_pa
     expect(installed).to_have_count(0)
 
 
-def test_the_user_is_asked_and_answers(stage: Stage, vm: Page) -> None:
+def test_the_user_is_asked_and_answers(stage: SimStage, vm: Page) -> None:
     """R-148 to R-158: the question appears on the guest's console, the answer on the page."""
     vm.get_by_label("Text", exact=True).fill("Which wall?")
     expect(vm.get_by_label("Choices")).to_be_hidden()
@@ -74,7 +74,7 @@ def test_the_user_is_asked_and_answers(stage: Stage, vm: Page) -> None:
     talk = vm.get_by_role("region", name="Conversation with the guest's user")
     expect(talk).to_contain_text("Which wall? north · south")
     expect(talk).to_contain_text("waiting for an answer")
-    wait_for(lambda: "]: " in stage.see(VM) or "): " in stage.see(VM))
+    stage.wait_for(lambda: "]: " in stage.see(VM) or "): " in stage.see(VM))
     stage.type(VM, "2\r")
     expect(talk).to_contain_text("answered: south")
     vm.get_by_label("Text", exact=True).fill("And?")
@@ -83,7 +83,7 @@ def test_the_user_is_asked_and_answers(stage: Stage, vm: Page) -> None:
     expect(vm.get_by_role("alert").filter(has_text="choices")).to_be_visible()
 
 
-def test_the_guest_is_locked_after_a_question(stage: Stage, vm: Page) -> None:
+def test_the_guest_is_locked_after_a_question(stage: SimStage, vm: Page) -> None:
     """HLF-12."""
     vm.get_by_role("button", name="Lock fully").click()
     vm.get_by_role("dialog").get_by_role("button", name="Cancel").click()

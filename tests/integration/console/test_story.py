@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
 from image.story.steps import DEVICE, IMAGE, VM
-from tests.integration.console.stage import PATIENCE, Stage, log_in, prepare, wait_for
+from tests.integration.console.stage import PATIENCE, Stage, log_in, prepare
 
 expect.set_options(timeout=PATIENCE)
 
@@ -36,6 +37,13 @@ def known_state(stage: Stage) -> int | None:
 def test_the_life_of_a_vm(stage: Stage, page: Page) -> None:
     """Upload, deliver, create, power off and on, suspend, resume, delete; each is seen on the page without a reload."""
     log_in(page, stage, "operator")
+    create_vm(stage, page)
+    run_through_states(stage, page, lambda: None)
+    delete_vm(stage, page)
+
+
+def create_vm(stage: Stage, page: Page) -> None:
+    """From the board's bundle, through the library."""
     upload(stage, page)
     page.get_by_role("link", name="Devices", exact=True).click()
     page.get_by_role("link", name=DEVICE).click()
@@ -49,6 +57,10 @@ def test_the_life_of_a_vm(stage: Stage, page: Page) -> None:
     page.get_by_role("button", name="Create").click()
     expect(row(page, VM)).to_contain_text("Running")
     assert known_state(stage) == 2
+
+
+def run_through_states(stage: Stage, page: Page, look: Callable[[], None]) -> None:
+    """Off, on, suspended, running again; ``look`` is called in each."""
     for button, question, state, number in (
         ("Power off", "Power off", "PoweredOff", 1),
         ("Power on", None, "Running", 2),
@@ -58,11 +70,16 @@ def test_the_life_of_a_vm(stage: Stage, page: Page) -> None:
         press(page, button, confirm=question)
         expect(row(page, VM)).to_contain_text(state)
         assert known_state(stage) == number
+        look()
+
+
+def delete_vm(stage: Stage, page: Page) -> None:
+    """Not at the first question; then nothing is left of it, and every order stands there as done."""
     press(page, "Delete", confirm="Cancel")
     assert known_state(stage) == 2
     press(page, "Delete", confirm="Delete")
     expect(page.get_by_text("No VMs on this device.")).to_be_visible()
-    wait_for(lambda: stage.board.leftovers() == [])
+    stage.wait_for(lambda: stage.board.leftovers() == [])
     page.get_by_label(DEVICE).get_by_role("link", name="Orders").click()
     for words in ("Create VM", "Power off", "Power on", "Suspend", "Resume", "Delete VM"):
         expect(row(page, words)).to_contain_text("done")
@@ -227,7 +244,7 @@ def test_resources_are_shared_out_by_sliders(stage: Stage, page: Page) -> None:
     expect(page.get_by_text("3 changes for 2 VMs, not applied yet")).to_be_visible()
     page.get_by_role("button", name="Apply changes").click()
     expect(page.get_by_role("status").filter(has_text="new resources for left, right")).to_be_visible()
-    wait_for(lambda: stage.server.virmo_json("device", "show", DEVICE)["open_orders"] == 0)
+    stage.wait_for(lambda: stage.server.virmo_json("device", "show", DEVICE)["open_orders"] == 0)
     assert shares(stage, "left")["CPU"] == 30
     assert shares(stage, "right") == {**shares(stage, "right"), "CPU": moved, "RAM": 48 << 20}
     page.get_by_label("CPU of left in %").fill("99")
