@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+from dom0_agent.omadm.retry import BackoffLockOut
+from dom0_agent.omadm.server_auth import LockOut
 from virmo_server.clock import Clock, utc_now
 from virmo_server.config import ServerConfig
 from virmo_server.database import Database
@@ -33,6 +35,7 @@ class Services:
     notifier: Notifier
     trace: Trace
     leadership: Leadership
+    lock_out: LockOut
     stopping: threading.Event = field(default_factory=threading.Event)  #: set when the process is told to end
 
     def close(self) -> None:
@@ -64,4 +67,5 @@ def open_services(config: ServerConfig, clock: Clock = utc_now) -> Services:
         notifier=Notifier(database, vault, clock, config.server_id),
         trace=Trace(vault, config.dm.trace_sessions),
         leadership=Leadership(database, clock),
+        lock_out=BackoffLockOut(lambda: clock().timestamp()),
     )

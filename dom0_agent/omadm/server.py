@@ -7,6 +7,7 @@ and hears what happened through :class:`ServerApplication`. States are in ``serv
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -78,7 +79,7 @@ class ServerSession:
         self._ver_proto = SUPPORTED_PROTOCOLS[0]
         self._peer_limit: int | None = None
         self._peer_max_object: int | None = None
-        self._last_exchange: tuple[bytes, bytes, str | None] | None = None
+        self._last_exchange: tuple[str, bytes, str | None] | None = None  # the message as its digest
         self._assembler = Assembler(limits.max_obj_size)
         self._outbox = Outbox(codec)
         self._outcomes = Outcomes()
@@ -105,13 +106,18 @@ class ServerSession:
         return self.state is ServerState.OVER
 
     @property
+    def is_new(self) -> bool:
+        """Whether nothing was received yet."""
+        return self._client_msg_id == 0
+
+    @property
     def is_proved(self) -> bool:
         """Whether the device has proved who it is, for the session."""
         return self._auth.state.client_proved
 
     def repeats(self, untrusted_body: bytes) -> bool:
         """Whether this is the message that was answered last: the transport repeated it (same answer, nothing done)."""
-        return self._last_exchange is not None and self._last_exchange[0] == untrusted_body
+        return self._last_exchange is not None and self._last_exchange[0] == _digest(untrusted_body)
 
     def receive(
         self,
@@ -124,7 +130,7 @@ class ServerSession:
 
         Raises :class:`ProtocolError` for what is no message of this session (HTTP 400).
         """
-        if self._last_exchange is not None and self._last_exchange[0] == untrusted_body:
+        if self._last_exchange is not None and self.repeats(untrusted_body):
             _, answer, self.outgoing_hmac = self._last_exchange
             return answer
         if message is None:
@@ -143,7 +149,7 @@ class ServerSession:
             for outcome in self._outcomes.abandon():
                 application.outcome(outcome)
         self.outgoing_hmac = self._auth.hmac_for(body) if verdict is ClientVerdict.PROVED else None
-        self._last_exchange = (untrusted_body, body, self.outgoing_hmac)
+        self._last_exchange = (_digest(untrusted_body), body, self.outgoing_hmac)
         return body
 
     # ---- from a message to an event
@@ -329,7 +335,7 @@ class ServerSession:
             "ver_proto": self._ver_proto,
             "peer_limit": self._peer_limit,
             "peer_max_object": self._peer_max_object,
-            "last_exchange": None if last is None else [last[0].decode("latin-1"), last[1].decode("latin-1"), last[2]],
+            "last_exchange": None if last is None else [last[0], last[1].decode("latin-1"), last[2]],
             "answered": pack_elements(self._codec, self._hearing.answered),
             "assembler": pack_elements(self._codec, self._assembler.parts),
             "waiting": [[ref, pack_elements(self._codec, [element])] for element, ref in self._outbox.waiting],
@@ -349,7 +355,7 @@ class ServerSession:
         self._peer_max_object = saved["peer_max_object"]
         if saved["last_exchange"] is not None:
             question, answer, hmac = saved["last_exchange"]
-            self._last_exchange = (question.encode("latin-1"), answer.encode("latin-1"), hmac)
+            self._last_exchange = (question, answer.encode("latin-1"), hmac)
         for command in unpack_elements(codec, saved["assembler"]):
             self._assembler.take(command)
         waiting = [(unpack_elements(codec, packed)[0], ref) for ref, packed in saved["waiting"]]
@@ -360,6 +366,10 @@ class ServerSession:
         if saved["ended"] is not None:
             reason, sentence = saved["ended"]
             self.ended = SessionOutcome(EndReason(reason), sentence)
+
+
+def _digest(untrusted_body: bytes) -> str:
+    return hashlib.sha256(untrusted_body).hexdigest()
 
 
 _ACTIONS: dict[str, Callable[[ServerSession, c.Message, ClientVerdict, ServerApplication], bytes]] = {

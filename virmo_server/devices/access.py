@@ -5,83 +5,115 @@ Device and account are one here: the account's name towards the library is the D
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from sqlalchemy import bindparam, select, update
-from sqlalchemy.orm import Session
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy import Connection, bindparam, select, update
 
 from dom0_agent.omadm.auth import AuthScheme, Credentials, NonceRole
-from dom0_agent.omadm.server_auth import DeviceCredentials
+from dom0_agent.omadm.server_auth import DeviceCredentials, LockOut
 from virmo_server.clock import Clock
-from virmo_server.events.recorder import is_seen_worth_telling, tell
+from virmo_server.events.recorder import is_seen_worth_telling, telling
 from virmo_server.model import Device
 from virmo_server.model_running import EventKind
+from virmo_server.statements import Prepared, Write
 from virmo_server.vault import Vault
 
 logger = logging.getLogger(__name__)
 
-#: Columns that messages change.
+MAX_DEV_ID_CHARS = 255
+#: Columns that messages change, and those that they need besides.
 _NOTED = (
     "client_nonce", "server_nonce", "last_seen_at", "man", "mod", "dm_version", "auth_failed_at", "auth_failure",
 )  # fmt: skip
-_SAVE = update(Device).where(Device.id == bindparam("key")).values({name: bindparam(name) for name in _NOTED})
-_BY_DEV_ID = select(Device).where(Device.dev_id == bindparam("dev_id")).with_for_update(key_share=True)
+_NEEDED = (
+    "id", "name", "dev_id", "base_url", "auth_scheme", "client_name", "client_secret", "server_name", "server_secret",
+)  # fmt: skip
+_SAVE = Prepared(update(Device).where(Device.id == bindparam("key")).values({name: bindparam(name) for name in _NOTED}))
+_BY_DEV_ID = Prepared(
+    select(*(getattr(Device, column) for column in (*_NEEDED, *_NOTED)))
+    .where(Device.dev_id == bindparam("dev_id"))
+    .with_for_update(key_share=True)
+)
 
 
-def find_by_dev_id(session: Session, untrusted_dev_id: str) -> Device | None:
-    """The registered device with this DevId, locked: messages of one device are worked on one after another."""
-    return session.scalars(_BY_DEV_ID, {"dev_id": untrusted_dev_id}).first()
+@dataclass(frozen=True, slots=True)
+class Addressee:
+    """What each message needs of a registered device; the rest is read when an order or an alert needs it."""
+
+    id: int
+    name: str
+    dev_id: str
+    base_url: str | None
+    auth_scheme: str
+    client_name: str
+    client_secret: str
+    server_name: str
+    server_secret: str
+    noted: Mapping[str, Any]  #: by the names in :data:`_NOTED`, as they were before the message
+
+
+def find_by_dev_ids(connection: Connection, untrusted_dev_ids: Sequence[str]) -> dict[str, Addressee]:
+    """The registered devices among these, by DevId, locked in this order: a device's messages wait for each other."""
+    found = {}
+    for row in _BY_DEV_ID.first_of_each(connection, [{"dev_id": dev_id} for dev_id in untrusted_dev_ids]):
+        if row is not None:
+            needed = dict(zip(_NEEDED, row[: len(_NEEDED)], strict=True))
+            device = Addressee(**needed, noted=dict(zip(_NOTED, row[len(_NEEDED) :], strict=True)))
+            found[device.dev_id] = device
+    return found
 
 
 class DeviceAccess:
     """For one message: credential lookup, nonce store and failure record of the device that (so it says) sent it.
 
-    What changes is noted, and written once by :meth:`save`: a message changes the same few columns several times.
-
-    Devices are never locked out: their secrets are random and long, so guessing is hopeless, and a lock would let
-    anyone who knows a DevId shut a board out.
+    What changes is noted, and written once, by what :meth:`saving` gives: a message changes the same few columns
+    several times.
     """
 
     def __init__(
-        self, session: Session, vault: Vault, clock: Clock, device: Device | None, untrusted_dev_id: str
+        self, services: AccessServices, addressee: Addressee | None, untrusted_dev_id: str, address: str
     ) -> None:
-        self._session = session
-        self._vault = vault
-        self._clock = clock
-        self.device = device
+        self._vault = services.vault
+        self._clock = services.clock
+        self._lock_out = services.lock_out
         self._untrusted_dev_id = untrusted_dev_id
-        self._before = {} if device is None else {column: getattr(device, column) for column in _NOTED}
+        self._place = place(address, untrusted_dev_id)
+        self.addressee = addressee
+        #: whether the message began a session: the nonce that it was digested with may be out of step by nobody's fault
+        self.is_first = True
+        self._noted: dict[str, Any] = {} if addressee is None else dict(addressee.noted)
 
     def note(self, column: str, value: object) -> None:
-        """A new value for one of :data:`_NOTED`. It is not the ORM's to write."""
-        set_committed_value(self.device, column, value)
+        """A new value for one of :data:`_NOTED`."""
+        self._noted[column] = value
 
     def seen(self) -> None:
         """The device has proved who it is, now."""
         self.note("last_seen_at", self._clock())
 
-    def save(self) -> None:
-        """Write what was noted, and tell what operators look at."""
-        device = self.device
-        if device is None:
-            return
-        values = {column: getattr(device, column) for column in _NOTED}
-        if values == self._before:
-            return
-        self._session.connection().execute(_SAVE, {"key": device.id, **values})
-        failed_at, seen_at = values["auth_failed_at"], values["last_seen_at"]
-        if failed_at != self._before["auth_failed_at"]:
-            tell(self._session, EventKind.DEVICE, device.name, {"change": "changed"})
-        elif seen_at is not None and is_seen_worth_telling(self._before["last_seen_at"], seen_at):
+    def saving(self) -> list[Write]:
+        """What writes that which was noted, and tells what operators look at."""
+        device = self.addressee
+        if device is None or self._noted == device.noted:
+            return []
+        writes: list[Write] = [(_SAVE, [{"key": device.id, **self._noted}])]
+        failed_at, seen_at = self._noted["auth_failed_at"], self._noted["last_seen_at"]
+        if failed_at != device.noted["auth_failed_at"]:
+            writes.append(telling(self._clock(), EventKind.DEVICE, device.name, {"change": "changed"}))
+        elif seen_at is not None and is_seen_worth_telling(device.noted["last_seen_at"], seen_at):
             told = {"change": "seen", "last_seen_at": seen_at.isoformat()}
-            tell(self._session, EventKind.DEVICE, device.name, told)
+            writes.append(telling(self._clock(), EventKind.DEVICE, device.name, told))
+        return writes
 
     # ---- CredentialLookup
 
     def lookup(self, _device_id: str, _user_name: str | None) -> DeviceCredentials | None:
         """Both credentials, or ``None`` for a device that nobody registered."""
-        device = self.device
+        device = self.addressee
         if device is None:
             return None
         scheme = AuthScheme(device.auth_scheme)
@@ -94,37 +126,67 @@ class DeviceAccess:
 
     def get(self, _account: str, role: NonceRole) -> bytes | None:
         """The nonce in force."""
-        if self.device is None:
+        if self.addressee is None:
             return None
-        return self.device.client_nonce if role is NonceRole.CLIENT else self.device.server_nonce
+        nonce: bytes = self._noted["client_nonce" if role is NonceRole.CLIENT else "server_nonce"]
+        return nonce
 
     def put(self, _account: str, role: NonceRole, nonce: bytes) -> None:
         """Keep a nonce; it is durable with the transaction."""
-        if self.device is None:
+        if self.addressee is None:
             raise RuntimeError("the protocol library took an unknown device for proved")
-        if role is NonceRole.CLIENT:
-            self.note("client_nonce", nonce)
-        else:
-            self.note("server_nonce", nonce)
+        self.note("client_nonce" if role is NonceRole.CLIENT else "server_nonce", nonce)
 
-    # ---- LockOut
+    # ---- LockOut: from one address only, or anyone who knows a DevId could shut a board out
 
     def is_locked(self, _device_id: str) -> bool:
-        """Never."""
-        return False
+        """Whether credentials of this device that come from this address are not looked at for now."""
+        locked = self._lock_out.is_locked(self._place)
+        if locked:
+            logger.warning("authentication not tried: locked out after failures place=%r", self._place)
+        return locked
 
     def failed(self, _device_id: str) -> None:
-        """Wrong credentials: shown to operators until the device proves itself."""
-        if self.device is None:
-            logger.warning("authentication failed: unknown device dev_id=%r", self._untrusted_dev_id[:255])
+        """Wrong credentials: shown to operators until the device proves itself.
+
+        Counted when the device answers a nonce of this session. With an older one nobody could guess, and a board that
+        was locked out comes back with an old one.
+        """
+        if not self.is_first or self.addressee is None or self.addressee.auth_scheme == AuthScheme.BASIC:
+            self._lock_out.failed(self._place)
+        if self.addressee is None:
+            logger.warning("authentication failed: unknown device dev_id=%r", self._untrusted_dev_id[:MAX_DEV_ID_CHARS])
             return
         self.note("auth_failed_at", self._clock())
-        failure = f"wrong {self.device.auth_scheme} credentials (secret, or a nonce out of step)"
+        failure = f"wrong {self.addressee.auth_scheme} credentials (secret, or a nonce out of step)"
         self.note("auth_failure", failure)
-        logger.warning("authentication failed: device=%s dev_id=%s", self.device.name, self.device.dev_id)
+        logger.warning("authentication failed: device=%s dev_id=%s", self.addressee.name, self.addressee.dev_id)
 
     def succeeded(self, _device_id: str) -> None:
         """It proved itself."""
-        if self.device is not None:
+        self._lock_out.succeeded(self._place)
+        if self.addressee is not None:
             self.note("auth_failed_at", None)
             self.note("auth_failure", None)
+
+
+class AccessServices(Protocol):
+    """Those parts of the server that access to devices needs."""
+
+    @property
+    def vault(self) -> Vault: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def lock_out(self) -> LockOut: ...
+
+
+def place(address: str, untrusted_dev_id: str) -> str:
+    """What is locked out after failures: a DevId at one address; an IPv6 host may use any in its network of 64 bits."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        network = address
+    else:
+        network = str(ipaddress.ip_network((parsed, 64), strict=False) if parsed.version == 6 else parsed)
+    return f"{network} {untrusted_dev_id[:MAX_DEV_ID_CHARS]}"

@@ -1,7 +1,7 @@
-"""One message of a device: finds its session, lets the protocol library judge it, lets the order engine act on it.
+"""Messages of devices: finds their sessions, lets the protocol library judge them, lets the order engine act on them.
 
-Blocking; the endpoint calls it in a thread. Everything a message changes is one transaction, its answer included: when
-the transaction fails the device repeats the message and finds things as they were.
+Blocking; called in threads of ``message_queue``. What a message changes and its answer are one transaction, which
+messages of several devices may share: when it fails a device repeats its message and finds things as they were.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from dom0_agent.omadm import commands as c
@@ -22,13 +24,15 @@ from dom0_agent.omadm.server_outcomes import CommandOutcome, CommandRequest
 from dom0_agent.omadm.session import SessionLimits
 from dom0_agent.omadm.status import ProtocolError, Status
 from virmo_server.credentials import new_serial
-from virmo_server.devices.access import DeviceAccess, find_by_dev_id
+from virmo_server.devices.access import Addressee, DeviceAccess, find_by_dev_ids
 from virmo_server.dm.conversion import read_alert, read_nodes, to_syncml
-from virmo_server.dm.sessions import StoredSession, count_strangers, find_session, save_session
+from virmo_server.dm.sessions import StoredSession, count_strangers, find_sessions, saving
 from virmo_server.dm.trace import Exchange
 from virmo_server.model import Device
 from virmo_server.orders.engine import Answer as OrderAnswer
+from virmo_server.orders.engine import with_open_orders
 from virmo_server.services import Services
+from virmo_server.statements import Write, write_all
 
 logger = logging.getLogger(__name__)
 
@@ -53,90 +57,152 @@ class Answer:
     hmac: str | None
 
 
-def converse(services: Services, codec: Codec, untrusted_body: bytes, untrusted_hmac: str | None) -> Answer:
-    """The answer to one message; raises ``ProtocolError`` (HTTP 400) or :class:`Busy`."""
-    message = codec.decode(untrusted_body)
-    header = message.header
-    source, session_id = header.source[:MAX_SOURCE_CHARS], header.session_id[:MAX_SESSION_ID_CHARS]
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A device's message as it came, from this client address."""
+
+    codec: Codec
+    untrusted_body: bytes
+    untrusted_hmac: str | None
+    address: str
+    message: c.Message
+
+
+def converse(services: Services, questions: Sequence[Question]) -> list[Answer | ProtocolError | Busy]:
+    """Answers to messages of different devices, all in one transaction, in the order of ``questions``.
+
+    A message that is refused (``ProtocolError``: HTTP 400) changes nothing. Whatever else is raised has undone all.
+    """
     with services.database.write() as session:
-        device = find_by_dev_id(session, header.source)
-        stored = find_session(session, source, session_id)
-        access = DeviceAccess(session, services.vault, services.clock, device, header.source)
-        own_url = services.config.public_url if device is None or device.base_url is None else device.base_url
-        reception = _Reception(services, codec, message, access, own_url)
-        dm_session = reception.open(stored)
-        is_known = stored is not None
-        if stored is not None and header.msg_id == 1 and not (dm_session and dm_session.repeats(untrusted_body)):
-            # The device began anew with an old session id: it restarted, or it always uses the same.
-            stored = None
-            dm_session = reception.open(None)
-        if dm_session is None:
-            raise ProtocolError(f"session {session_id!r} began in another media type than {codec.media_type}")
-        if stored is None:
-            stored = _begin(services, session, device)
-        application = _Application(services, session, access, stored)
-        body = dm_session.receive(untrusted_body, application, untrusted_hmac, message)
-        stored.state = json.dumps(dm_session.to_dict(), separators=(",", ":")).encode()
-        now = services.clock()
-        access.save()
-        save_session(session, (source, session_id), stored, now, is_known=is_known)
-        if device is not None:
-            exchange = Exchange(untrusted_body, body, now)
-            services.trace.keep(session, device, stored.serial, codec.media_type, exchange)
-        return Answer(body, dm_session.outgoing_hmac)
+        connection = session.connection()
+        found = _find(connection, questions)
+        answers: list[Answer | ProtocolError | Busy] = []
+        writes: list[Write] = []
+        for question in questions:
+            exchange = _Exchange(services, session, question, found[question.message.header.source])
+            try:
+                answers.append(exchange.answer())
+            except (ProtocolError, Busy) as error:
+                if exchange.is_begun:
+                    raise
+                answers.append(error)
+            else:
+                writes += exchange.writes
+        write_all(connection, writes)
+    return answers
 
 
 @dataclass(frozen=True, slots=True)
-class _Reception:
-    """What a message needs to be taken up by its session, or by a new one."""
+class _Found:
+    """What the database has for a message."""
 
-    services: Services
-    codec: Codec
-    message: c.Message
-    access: DeviceAccess
-    base_url: str
+    device: Addressee | None
+    stored: StoredSession | None
+    has_orders: bool
 
-    def open(self, stored: StoredSession | None) -> ServerSession | None:
+
+def _find(connection: Connection, questions: Sequence[Question]) -> dict[str, _Found]:
+    """By Source. Devices are locked in the order of their DevIds, so that two processes never wait for each other."""
+    sources = sorted(question.message.header.source for question in questions)
+    devices = find_by_dev_ids(connection, sources)
+    ids = [device.id for device in devices.values()]
+    keys = [_key(question.message.header) for question in questions]
+    busy = with_open_orders(connection, ids)
+    sessions = find_sessions(connection, keys)
+    found = {}
+    for question, stored in zip(questions, sessions, strict=True):
+        device = devices.get(question.message.header.source)
+        found[question.message.header.source] = _Found(device, stored, device is not None and device.id in busy)
+    return found
+
+
+def _key(header: c.SyncHdr) -> tuple[str, str]:
+    return header.source[:MAX_SOURCE_CHARS], header.session_id[:MAX_SESSION_ID_CHARS]
+
+
+class _Exchange:
+    """One message and its answer, within a transaction; ``writes`` are what it changes beside orders."""
+
+    def __init__(self, services: Services, session: Session, question: Question, found: _Found) -> None:
+        self._services = services
+        self._session = session
+        self._question = question
+        self._found = found
+        self._access = DeviceAccess(services, found.device, question.message.header.source, question.address)
+        self.is_begun = False  #: whether the application may have changed something
+        self.writes: list[Write] = []
+
+    def answer(self) -> Answer:
+        """Work on the message."""
+        question, stored, services = self._question, self._found.stored, self._services
+        header, device = question.message.header, self._found.device
+        dm_session = self._open(stored)
+        repeats = dm_session is not None and dm_session.repeats(question.untrusted_body)
+        if stored is not None and header.msg_id == 1 and not repeats:
+            # The device began anew with an old session id: it restarted, or it always uses the same.
+            stored = None
+            dm_session = self._open(None)
+        if dm_session is None:
+            media_type = question.codec.media_type
+            raise ProtocolError(f"session {header.session_id!r} began in another media type than {media_type}")
+        if stored is None:
+            stored = StoredSession(new_serial(), None if device is None else device.id, services.clock())
+            if device is not None:
+                self.writes += services.trace.pruning(device.id)
+            elif count_strangers(self._session.connection()) >= MAX_STRANGERS:
+                raise Busy("too many sessions of unknown devices")
+        self._access.is_first = dm_session.is_new
+        application = _Application(services, self._session, self._access, stored, has_orders=self._found.has_orders)
+        try:
+            body = dm_session.receive(question.untrusted_body, application, question.untrusted_hmac, question.message)
+        finally:
+            self.is_begun = application.is_begun
+        stored.state = json.dumps(dm_session.to_dict(), separators=(",", ":")).encode()
+        now = services.clock()
+        self.writes += self._access.saving()
+        self.writes.append(saving(_key(header), stored, now, is_known=self._found.stored is not None))
+        if device is not None:
+            exchange = Exchange(question.untrusted_body, body, now)
+            self.writes += services.trace.keeping(device.id, stored.serial, question.codec.media_type, exchange)
+        return Answer(body, dm_session.outgoing_hmac)
+
+    def _open(self, stored: StoredSession | None) -> ServerSession | None:
         """The session as ``stored``, ``None`` when that is in the other syntax; a new one without."""
+        codec, config = self._question.codec, self._services.config
         saved = None if stored is None else json.loads(stored.state)
-        if saved is not None and not ServerSession.may_restore(saved, self.codec):
+        if saved is not None and not ServerSession.may_restore(saved, codec):
             return None
-        own_uri = f"{self.base_url}/dm"
-        limits = self.services.config.limits
-        header = self.message.header
+        device = self._found.device
+        own_uri = f"{config.public_url if device is None or device.base_url is None else device.base_url}/dm"
+        header = self._question.message.header
         return ServerSession(
             session_id=header.session_id,
             device_id=header.source,
             user_name=header.source_name,
             uri=own_uri,
-            codec=self.codec,
-            lookup=self.access.lookup,
-            nonces=self.access,
+            codec=codec,
+            lookup=self._access.lookup,
+            nonces=self._access,
             random_bytes=os.urandom,
-            lock_out=self.access,
-            limits=SessionLimits(max_msg_size=limits.message_bytes, max_obj_size=limits.object_bytes),
-            resp_uri=own_uri if self.services.config.dm.resp_uri else None,
+            lock_out=self._access,
+            limits=SessionLimits(max_msg_size=config.limits.message_bytes, max_obj_size=config.limits.object_bytes),
+            resp_uri=own_uri if config.dm.resp_uri else None,
             saved=saved,
         )
-
-
-def _begin(services: Services, session: Session, device: Device | None) -> StoredSession:
-    if device is None:
-        if count_strangers(session) >= MAX_STRANGERS:
-            raise Busy("too many sessions of unknown devices")
-    else:
-        services.trace.begin(session, device)
-    return StoredSession(new_serial(), None if device is None else device.id, services.clock())
 
 
 class _Application:
     """What the protocol library asks and tells during one message; only for a device that has proved who it is."""
 
-    def __init__(self, services: Services, session: Session, access: DeviceAccess, stored: StoredSession) -> None:
+    def __init__(
+        self, services: Services, session: Session, access: DeviceAccess, stored: StoredSession, *, has_orders: bool
+    ) -> None:
         self._services = services
         self._session = session
         self._access = access
         self._stored = stored
+        self._has_orders = has_orders
+        self.is_begun = False  #: whether anything was asked or told
 
     def device_info(self, values: Mapping[str, str]) -> None:
         """DevInfo of package 1."""
@@ -148,7 +214,7 @@ class _Application:
 
     def alert(self, alert: c.Alert) -> int:
         """An alert; the status that answers it."""
-        device = self._begun()
+        self._begun()
         if alert.code in {AlertCode.SERVER_INITIATED, AlertCode.CLIENT_INITIATED}:
             return Status.OK
         if alert.code not in {AlertCode.GENERIC_ALERT, AlertCode.CLIENT_EVENT}:
@@ -157,26 +223,34 @@ class _Application:
         if not read or any(not item.type.strip() for item in read):
             return Status.INCOMPLETE
         for item in read:
-            self._services.engine.alert(self._session, device, self._stored.serial, item)
+            self._services.engine.alert(self._session, self._device, self._stored.serial, item)
         return Status.OK
 
     def outcome(self, outcome: CommandOutcome) -> None:
         """What became of a command."""
+        self._begun()
         answer = OrderAnswer(outcome.ref, outcome.status, read_nodes(outcome.results))
-        self._services.engine.settle(self._session, self._begun(), answer, self._stored.serial)
+        self._services.engine.settle(self._session, self._device, answer, self._stored.serial)
 
     def commands(self) -> Sequence[CommandRequest]:
         """What to send now."""
-        due = self._services.engine.due(self._session, self._begun(), self._stored.serial)
+        self._begun()
+        if not self._has_orders:
+            return []
+        due = self._services.engine.due(self._session, self._device, self._stored.serial)
         return [CommandRequest(item.ref, to_syncml(item.command)) for item in due]
 
-    def _begun(self) -> Device:
-        """The device; at the first call of a session, what an earlier session left open is settled."""
-        device = self._access.device
-        if device is None:
-            raise RuntimeError("the protocol library took an unknown device for proved")
+    def _begun(self) -> None:
+        """The device is proved; at the first call of a session, what an earlier session left open is settled."""
+        self.is_begun = True
+        self._access.seen()
         if not self._stored.begun:
             self._stored.begun = True
-            self._services.engine.begin_session(self._session, device, self._stored.serial)
-        self._access.seen()
-        return device
+            if self._has_orders:
+                self._services.engine.begin_session(self._session, self._device, self._stored.serial)
+
+    @cached_property
+    def _device(self) -> Device:
+        if self._access.addressee is None:
+            raise RuntimeError("the protocol library took an unknown device for proved")
+        return self._session.get_one(Device, self._access.addressee.id)

@@ -13,19 +13,20 @@ from starlette.routing import Route
 from dom0_agent.omadm.auth import HMAC_HEADER
 from dom0_agent.omadm.codec import codec_for
 from dom0_agent.omadm.status import ProtocolError
-from virmo_server.dm.conversation import Busy, converse
+from virmo_server.dm.conversation import Busy, Question
+from virmo_server.dm.message_queue import MessageQueue
 from virmo_server.metrics import DM_MESSAGES, DM_SECONDS
-from virmo_server.services import Services
 
 logger = logging.getLogger(__name__)
 
+#: Reading a larger message takes milliseconds, in which nobody else would be answered.
+LARGE_BYTES = 16 * 1024
 RETRY_AFTER_SECONDS = 60
 DATABASE_RETRY_SECONDS = 1
 
 
-def dm_route(services: Services) -> Route:
-    """The route."""
-    limit = services.config.limits.message_bytes
+def dm_route(limit: int, queue: MessageQueue) -> Route:
+    """The route; ``limit`` is in octets."""
 
     async def read(request: Request) -> bytes:
         untrusted_body = bytearray()
@@ -42,7 +43,11 @@ def dm_route(services: Services) -> Route:
             raise _Refused(415, str(error)) from error
         untrusted_body, untrusted_hmac = await read(request), request.headers.get(HMAC_HEADER)
         try:
-            answer = await run_in_threadpool(converse, services, codec, untrusted_body, untrusted_hmac)
+            if len(untrusted_body) > LARGE_BYTES:
+                message = await run_in_threadpool(codec.decode, untrusted_body)
+            else:
+                message = codec.decode(untrusted_body)
+            answer = await queue.ask(Question(codec, untrusted_body, untrusted_hmac, _address(request), message))
         except ProtocolError as error:
             raise _Refused(400, str(error)) from error
         except Busy as error:
@@ -80,7 +85,10 @@ class _Refused(Exception):  # noqa: N818 - it is what happened
 
 
 def _refusal(request: Request, refused: _Refused) -> Response:
-    client = request.client.host if request.client else "unknown"
-    logger.warning("dm message refused client=%s status=%d: %s", client, refused.status, refused)
+    logger.warning("dm message refused client=%s status=%d: %s", _address(request), refused.status, refused)
     headers = {} if refused.retry_after is None else {"Retry-After": str(refused.retry_after)}
     return PlainTextResponse(f"{refused}\n", refused.status, headers=headers)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "unknown"

@@ -1,14 +1,15 @@
-"""DM sessions between two messages, in the database. Written at each message, so by statements that are made once."""
+"""DM sessions between two messages, in the database. Written at each message."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, func, insert, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from virmo_server.model import DmSession
+from virmo_server.statements import Prepared, Write
 
 
 @dataclass(slots=True)
@@ -23,25 +24,23 @@ class StoredSession:
 
 
 _KEY = (DmSession.source == bindparam("key_source"), DmSession.session_id == bindparam("key_session_id"))
-_FIND = select(
-    DmSession.serial, DmSession.device_id, DmSession.started_at, DmSession.begun, DmSession.state
-).where(*_KEY)  # fmt: skip
-_INSERT = insert(DmSession)
-_UPDATE = update(DmSession).where(*_KEY)
-_STRANGERS = select(func.count()).select_from(DmSession).where(DmSession.device_id.is_(None))
+_WRITTEN = ("serial", "device_id", "started_at", "begun", "state", "updated_at")
+_FIND = Prepared(
+    select(DmSession.serial, DmSession.device_id, DmSession.started_at, DmSession.begun, DmSession.state).where(*_KEY)
+)
+_INSERT = Prepared(insert(DmSession).inline(), ("source", "session_id", *_WRITTEN))
+_UPDATE = Prepared(update(DmSession).where(*_KEY), _WRITTEN)
+_STRANGERS = Prepared(select(func.count()).select_from(DmSession).where(DmSession.device_id.is_(None)))
 
 
-def find_session(session: Session, source: str, session_id: str) -> StoredSession | None:
-    """The session of this client with this id."""
-    key = {"key_source": source, "key_session_id": session_id}
-    row = session.connection().execute(_FIND, key).first()
-    return None if row is None else StoredSession(*row)
+def find_sessions(connection: Connection, keys: Sequence[tuple[str, str]]) -> list[StoredSession | None]:
+    """For each source and session id the session that goes on, if there is one."""
+    asked = [{"key_source": source, "key_session_id": session_id} for source, session_id in keys]
+    return [None if row is None else StoredSession(*row) for row in _FIND.first_of_each(connection, asked)]
 
 
-def save_session(
-    session: Session, key: tuple[str, str], stored: StoredSession, now: datetime, *, is_known: bool
-) -> None:
-    """Write it, over what ``key`` (source and session id) had when ``is_known``."""
+def saving(key: tuple[str, str], stored: StoredSession, now: datetime, *, is_known: bool) -> Write:
+    """What writes it, over what ``key`` (source and session id) had when ``is_known``."""
     source, session_id = key
     values = {
         "serial": stored.serial,
@@ -52,11 +51,11 @@ def save_session(
         "updated_at": now,
     }
     if is_known:
-        session.connection().execute(_UPDATE, {"key_source": source, "key_session_id": session_id, **values})
-    else:
-        session.connection().execute(_INSERT, {"source": source, "session_id": session_id, **values})
+        return _UPDATE, [{"key_source": source, "key_session_id": session_id, **values}]
+    return _INSERT, [{"source": source, "session_id": session_id, **values}]
 
 
-def count_strangers(session: Session) -> int:
+def count_strangers(connection: Connection) -> int:
     """Sessions of senders that nobody registered."""
-    return session.connection().execute(_STRANGERS).scalar_one()
+    (row,) = _STRANGERS.first_of_each(connection, [{}])
+    return 0 if row is None else int(row[0])

@@ -18,12 +18,14 @@ from dom0_agent.omadm.codec import codec_for
 from dom0_agent.omadm.trace import trace_lines
 from virmo_server.model import Device
 from virmo_server.model_running import TracedMessage
+from virmo_server.statements import Prepared, Write
 from virmo_server.vault import Vault
 
 #: Larger messages are counted, not kept: they carry an object that belongs to no trace.
 MAX_KEPT_BYTES = 64 * 1024
-#: Statements of every message are made once: their making costs more than their running.
-_KEEP = insert(TracedMessage)
+_KEEP = Prepared(
+    insert(TracedMessage).inline(), ("device_id", "serial", "at", "from_device", "media_type", "size", "body")
+)
 _NEWEST = (
     select(TracedMessage.serial)
     .where(TracedMessage.device_id == bindparam("device"))
@@ -31,8 +33,8 @@ _NEWEST = (
     .order_by(func.max(TracedMessage.id).desc())
     .limit(bindparam("kept", type_=Integer))
 )
-_PRUNE = delete(TracedMessage).where(
-    TracedMessage.device_id == bindparam("device"), TracedMessage.serial.not_in(_NEWEST)
+_PRUNE = Prepared(
+    delete(TracedMessage).where(TracedMessage.device_id == bindparam("device"), TracedMessage.serial.not_in(_NEWEST))
 )
 
 
@@ -62,18 +64,17 @@ class Trace:
         self._vault = vault
         self._sessions = sessions
 
-    def begin(self, session: Session, device: Device) -> None:
-        """A session begins: drop those that are too old."""
-        if self._sessions:
-            session.connection().execute(_PRUNE, {"device": device.id, "kept": self._sessions - 1})
+    def pruning(self, device_id: int) -> list[Write]:
+        """A session begins: what drops those that are too old."""
+        return [(_PRUNE, [{"device": device_id, "kept": self._sessions - 1}])] if self._sessions else []
 
-    def keep(self, session: Session, device: Device, serial: str, media_type: str, exchange: Exchange) -> None:
-        """Keep a message and its answer."""
+    def keeping(self, device_id: int, serial: str, media_type: str, exchange: Exchange) -> list[Write]:
+        """What keeps a message and its answer."""
         if not self._sessions:
-            return
+            return []
         rows = [
             {
-                "device_id": device.id,
+                "device_id": device_id,
                 "serial": serial,
                 "at": exchange.at,
                 "from_device": from_device,
@@ -83,7 +84,7 @@ class Trace:
             }
             for from_device, body in ((True, exchange.untrusted_question), (False, exchange.answer))
         ]
-        session.connection().execute(_KEEP, rows)
+        return [(_KEEP, rows)]
 
     def show(self, session: Session, device: Device, limit: int) -> list[ShownSession]:
         """The last ``limit`` sessions, newest first."""

@@ -17,6 +17,7 @@ from virmo_server.model import DeliveredImage, Device, KnownNode, Order, Receive
 from virmo_server.model_running import Event, EventKind
 from virmo_server.procedures.refresh import DEFAULT_VMIMG_ROOT
 from virmo_server.procedures.states import image_state_words, parse_state, vm_state_words
+from virmo_server.statements import Prepared, Write
 
 #: Key of a database session's ``info``: the clock.
 CLOCK = "clock"
@@ -29,6 +30,8 @@ _WATCHED_COLUMNS = (
 )  # fmt: skip
 _ORDER_COLUMNS = ("state", "step", "message")
 
+_TELL = Prepared(insert(Event).inline(), ("at", "kind", "device", "data"))
+
 #: An event to write: kind, name of the device, data.
 Told = tuple[EventKind, str | None, dict[str, Any]]
 
@@ -36,6 +39,11 @@ Told = tuple[EventKind, str | None, dict[str, Any]]
 def record_changes(sessions: sessionmaker[Session]) -> None:
     """From now on each flush of these sessions writes its events."""
     event.listen(sessions, "after_flush", _after_flush)
+
+
+def telling(at: datetime, kind: EventKind, device: str | None, data: Mapping[str, Any]) -> Write:
+    """What writes one event at ``at``."""
+    return _TELL, [{"at": at, "kind": kind, "device": device, "data": dict(data)}]
 
 
 def tell(session: Session, kind: EventKind, device: str | None, data: Mapping[str, Any]) -> None:

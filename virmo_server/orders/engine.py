@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Connection, bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from dom0_agent.omadm.status import Status
@@ -38,11 +38,16 @@ from virmo_server.procedures.core import (
     ReadNode,
     Situation,
 )
+from virmo_server.statements import Prepared
 
 logger = logging.getLogger(__name__)
 
-#: Asked in every message, so they are made once; mostly there are none, and the first is cheaper.
-_HAS_OPEN_ORDERS = select(Order.id).where(Order.device_id == bindparam("device"), Order.state.in_(OPEN_STATES)).limit(1)
+#: Asked in every message; mostly there are none, and the first is cheaper.
+_HAS_OPEN_ORDERS = Prepared(
+    select(Order.id)
+    .where(Order.device_id == bindparam("device"), or_(*(Order.state == state for state in sorted(OPEN_STATES))))
+    .limit(1)
+)
 _OPEN_ORDERS = (
     select(Order).where(Order.device_id == bindparam("device"), Order.state.in_(OPEN_STATES)).order_by(Order.id)
 )
@@ -66,6 +71,12 @@ class Answer:
     ref: str
     status: int | None
     nodes: tuple[ReadNode, ...] = ()
+
+
+def with_open_orders(connection: Connection, device_ids: Sequence[int]) -> set[int]:
+    """Those of the devices with something to do; that does not change while messages of them are worked on."""
+    found = _HAS_OPEN_ORDERS.first_of_each(connection, [{"device": device_id} for device_id in device_ids])
+    return {device_id for device_id, row in zip(device_ids, found, strict=True) if row is not None}
 
 
 class OrderEngine:
@@ -248,9 +259,7 @@ def _open_orders(session: Session, device: Device) -> list[Order]:
     """Read once in a transaction: while one message is worked on, nobody else can give this device orders."""
     key = ("open orders", device.id)
     if key not in session.info:
-        has_any = session.connection().execute(_HAS_OPEN_ORDERS, {"device": device.id}).first() is not None
-        with session.no_autoflush:  # what the device said of itself can be written with the rest
-            session.info[key] = list(session.scalars(_OPEN_ORDERS, {"device": device.id})) if has_any else []
+        session.info[key] = list(session.scalars(_OPEN_ORDERS, {"device": device.id}))
     return [order for order in session.info[key] if not order.state.is_final]
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
 import yaml
 from cryptography import x509
+from cryptography.fernet import Fernet
 
 from virmo_server.certificates import make_certificates
 from virmo_server.config import ConfigError, load_config
 from virmo_server.initialise import initialise
-from virmo_server.vault import Vault, VaultError
+from virmo_server.vault import NONCE_BYTES, SALT_BYTES, Vault, VaultError
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -105,3 +107,34 @@ def test_broken_key_file(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("not a key")
     with pytest.raises(VaultError, match="is not a key file"):
         Vault(tmp_path / "key")
+
+
+def test_octets_are_sealed_by_each_process_with_its_own_key(tmp_path: Path) -> None:
+    """A forked worker must not use the nonces of its parent; both open what the other has sealed."""
+    vault = Vault(tmp_path / "key")
+    before = vault.seal_bytes(b"message 1")
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write_end, vault.seal_bytes(b"message 2"))
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        of_child = pipe.read()
+    after = vault.seal_bytes(b"message 3")
+    opened = [vault.open_bytes(sealed) for sealed in (before, of_child, after)]
+    assert opened == [b"message 1", b"message 2", b"message 3"]
+    prefixes = {sealed[: SALT_BYTES + NONCE_BYTES] for sealed in (before, of_child, after)}
+    assert len(prefixes) == 3
+    assert before[:SALT_BYTES] == after[:SALT_BYTES] != of_child[:SALT_BYTES]
+    assert b"message" not in before
+
+
+def test_octets_sealed_by_earlier_versions_are_opened(tmp_path: Path) -> None:
+    vault = Vault(tmp_path / "key")
+    assert vault.open_bytes(Fernet((tmp_path / "key").read_bytes()).encrypt(b"old")) == b"old"
+    with pytest.raises(VaultError, match="not the key"):
+        Vault(tmp_path / "other").open_bytes(vault.seal_bytes(b"new"))
+    with pytest.raises(VaultError, match="not the key"):
+        vault.open_bytes(b"cut off")

@@ -7,10 +7,11 @@ from typing import Any
 
 from tests.unit.virmo_server.conftest import MovableClock
 from tests.unit.virmo_server.fleet import NAME, Fleet
-from virmo_server.devices.access import DeviceAccess, find_by_dev_id
+from virmo_server.devices.access import DeviceAccess, find_by_dev_ids
 from virmo_server.events.feed import KEEP, PATIENCE, is_lost, newest, prune, read_after
 from virmo_server.model_running import Event, EventKind
 from virmo_server.services import Services
+from virmo_server.statements import write_all
 
 
 def told(services: Services, cursor: int = 0) -> list[Event]:
@@ -77,10 +78,11 @@ def test_a_board_that_talks_all_the_time_is_told_of_once_a_minute(services: Serv
     fleet = Fleet(services)
     for _ in range(10):
         with services.database.write() as session:
-            device = find_by_dev_id(session, "urn:uuid:1")
-            access = DeviceAccess(session, services.vault, clock, device, "urn:uuid:1")
+            connection = session.connection()
+            device = find_by_dev_ids(connection, ["urn:uuid:1"])["urn:uuid:1"]
+            access = DeviceAccess(services, device, device.dev_id, "192.0.2.1")
             access.seen()
-            access.save()
+            write_all(connection, access.saving())
         clock.forward(seconds=20)
     seen = [data for data in of(told(services), EventKind.DEVICE) if data["change"] == "seen"]
     assert len(seen) == 4
