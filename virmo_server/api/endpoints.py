@@ -8,7 +8,8 @@ from pydantic import Field
 
 from virmo_server.api import operations as op
 from virmo_server.api import operations_running as running
-from virmo_server.api import schema
+from virmo_server.api import schema, schema_orders
+from virmo_server.api import schema_base as base
 from virmo_server.api import schema_running as running_schema
 from virmo_server.api.endpoint import Endpoint, Query
 from virmo_server.model import OrderState, Role
@@ -20,15 +21,15 @@ Offset = Annotated[int, Field(ge=0, lt=2**31)]
 DEFAULT_LIMIT = 200
 
 _LIMIT = {"limit": Query(Limit, "at most so many", DEFAULT_LIMIT)}
-_SHA256 = Annotated[str, Field(pattern=schema.SHA256_PATTERN)]
+_SHA256 = Annotated[str, Field(pattern=base.SHA256_PATTERN)]
 
 ENDPOINTS = (
     Endpoint("GET", "/server", Role.VIEWER, "Who answers", op.get_server, schema.ServerView, problems=()),
     Endpoint(
         "GET", "/devices", Role.VIEWER, "List devices", op.list_all_devices, list[schema.DeviceView],
         query={
-            "label": Query(schema.Label, "only devices with this label"),
-            "word": Query(schema.Text, "only devices with this word in name, DevId, manufacturer, model or a label"),
+            "label": Query(base.Label, "only devices with this label"),
+            "word": Query(base.Text, "only devices with this word in name, DevId, manufacturer, model or a label"),
             "offset": Query(Offset, "leave out so many of the first", 0),
             "limit": Query(Limit, "at most so many (default: all)"),
         },
@@ -55,7 +56,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         "GET", "/devices/{device}/nodes", Role.VIEWER, "Known nodes of a device's tree", op.list_nodes,
-        list[schema.NodeView], query={"uri": Query(schema.Text, "below this node", ".")},
+        list[schema.NodeView], query={"uri": Query(base.Text, "below this node", ".")},
     ),
     Endpoint(
         "GET", "/devices/{device}/alerts", Role.VIEWER, "Alerts of a device", op.list_alerts, list[schema.AlertView],
@@ -73,12 +74,12 @@ ENDPOINTS = (
     ),
     Endpoint(
         "POST", "/devices/{device}/orders", Role.OPERATOR, "Order something of a device", op.create_order,
-        schema.OrderDetailView, schema.OrderBody, status=201, problems=(404, 409),
+        schema.OrderDetailView, schema_orders.OrderBody, status=201, problems=(404, 409),
     ),
     Endpoint(
         "GET", "/orders", Role.VIEWER, "List orders", op.list_orders, list[schema.OrderView],
         query={
-            "device": Query(schema.Text, "only of this device"),
+            "device": Query(base.Text, "only of this device"),
             "state": Query(OrderState, "only in this state"),
             "group": Query(OrderId, "only of this group"),
             **_LIMIT,
@@ -141,7 +142,7 @@ ENDPOINTS = (
     Endpoint(
         "GET", "/audit", Role.ADMIN, "Who asked for what", running.list_audit, list[running_schema.AuditView],
         query={
-            "actor": Query(schema.Text, "only by this operator or token"),
+            "actor": Query(base.Text, "only by this operator or token"),
             "before": Query(OrderId, "only before the record with this number, to look further back"),
             **_LIMIT,
         },

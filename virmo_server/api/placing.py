@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from virmo_server.api import schema
+from virmo_server.api import schema_orders as schema
 from virmo_server.api.endpoint import InvalidRequest
 from virmo_server.images.library import find_image
 from virmo_server.model import Device, Order

@@ -1,49 +1,16 @@
-"""The bodies that the HTTP API takes and gives: unknown keys are refused, texts have a length and a character set."""
+"""The bodies that the HTTP API takes and gives, but for those of orders."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
+from virmo_server.api.schema_base import Body, CredentialName, DevId, Label, Name, Secret, View
+from virmo_server.api.schema_orders import OrderBody
 from virmo_server.config import BaseUrl
 from virmo_server.model import OrderState, Role
-
-#: Names that operators give: what needs no quoting in a shell or a URL. Free text belongs into descriptions.
-NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$"
-#: What XML 1.0 can carry, without line breaks: texts travel to devices in XML.
-TEXT_PATTERN = r"^[\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*$"
-#: The same with line breaks and tabs, for values of nodes.
-XML_TEXT_PATTERN = r"^[\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*$"
-#: ``.`` or ``./A/B``, with ``?prop=`` or ``?list=``; the device checks the rest.
-URI_PATTERN = r"^\.(/[^/\x00-\x20\x7f-\x9f?#]+)*(\?(prop|list)=[A-Za-z+-]+)?$"
-SHA256_PATTERN = r"^[0-9a-fA-F]{64}$"
-FILE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-MEDIA_TYPE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,99}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,99}$"
-LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._=-]{0,62}$"
-
-Name = Annotated[str, Field(pattern=NAME_PATTERN, min_length=1, max_length=64)]
-Text = Annotated[str, Field(pattern=TEXT_PATTERN, max_length=1024)]
-Label = Annotated[str, Field(pattern=LABEL_PATTERN)]
-#: A URN; without slash, because it can name the device in our URLs.
-DevId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*:[!-.0-~]+$", max_length=255)]
-#: MD5 credentials are joined with ``:``, so names must not have one.
-CredentialName = Annotated[str, Field(pattern=r"^[!-9;-~]{1,255}$")]
-Secret = Annotated[str, Field(pattern=r"^[!-~]+$", min_length=8, max_length=255)]
-DeadlineSeconds = Annotated[int, Field(ge=1, le=90 * 86400)]
-
-
-class Body(BaseModel):
-    """Parent of what clients send."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class View(BaseModel):
-    """Parent of what the server answers."""
-
-    model_config = ConfigDict(frozen=True)
 
 
 class ProblemView(View):
@@ -52,7 +19,7 @@ class ProblemView(View):
     status: int
     code: str
     detail: str
-    errors: list[str] = []
+    errors: list[str] = Field(default=[])
 
 
 class ServerView(View):
@@ -248,201 +215,6 @@ class OrderDetailView(OrderView):
     events: list[OrderEventView]
 
 
-class DeliverImageBody(Body):
-    """Deliver a library image to a device under ``name``."""
-
-    kind: Literal["deliver-image"]
-    name: Name
-    image_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    description: Text = ""
-    by_descriptor: bool = False  #: let the device fetch a download descriptor first (DLOTA)
-    deadline_seconds: DeadlineSeconds | None = None
-
-
-class DeleteImageBody(Body):
-    """Remove the image ``name`` from a device."""
-
-    kind: Literal["delete-image"]
-    name: Name
-    deadline_seconds: DeadlineSeconds | None = None
-
-
-class CreateVmBody(Body):
-    """Create a VM from the delivered image named ``image``. ``description`` defaults to the name."""
-
-    kind: Literal["create-vm"]
-    name: Name
-    image: Name
-    running: bool = True
-    description: Text | None = None
-    deadline_seconds: DeadlineSeconds | None = None
-
-
-class VmOperationBody(Body):
-    """A primitive on the VM ``name``."""
-
-    kind: Literal["power-off", "power-on", "suspend", "resume", "delete-vm"]
-    name: Name
-    deadline_seconds: DeadlineSeconds | None = None
-
-
-class RefreshBody(Body):
-    """Read again what the device has."""
-
-    kind: Literal["refresh"]
-    deadline_seconds: DeadlineSeconds | None = None
-
-
-class NodeBody(Body):
-    """One command on a node of the device's tree; ``value`` is for add, replace and exec."""
-
-    kind: Literal["node-get", "node-add", "node-replace", "node-delete", "node-exec"]
-    uri: Annotated[str, Field(pattern=URI_PATTERN, max_length=1024)]
-    value: Annotated[str, Field(pattern=XML_TEXT_PATTERN, max_length=65536)] = ""
-    format: Literal["b64", "bool", "chr", "int", "node", "null", "xml", "date", "time", "float"] | None = None
-    type: Annotated[str, Field(pattern=TEXT_PATTERN, max_length=255)] | None = None
-    deadline_seconds: DeadlineSeconds | None = None
-
-
-class VmResources(Body):
-    """New resources of the VM ``name``; what is left out stays. Octets, octets, percent, percent."""
-
-    name: Name
-    ram: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    storage: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    cpu: Annotated[int, Field(ge=0, le=100)] | None = None
-    network: Annotated[int, Field(ge=0, le=100)] | None = None
-
-
-class ApplyResourcesBody(Body):
-    """Share the device's resources out anew: all of these VMs change, or none."""
-
-    kind: Literal["apply-resources"]
-    vms: Annotated[list[VmResources], Field(min_length=1, max_length=64)]
-    deadline_seconds: DeadlineSeconds | None = None
-
-
-class ListPeripheralsBody(Body):
-    """Ask which peripherals the VM ``name`` has."""
-
-    kind: Literal["list-peripherals"]
-    name: Name
-    deadline_seconds: DeadlineSeconds | None = None
-
-
-class PeripheralBody(Body):
-    """Enable or disable a peripheral of the VM ``name``."""
-
-    kind: Literal["enable-peripheral", "disable-peripheral"]
-    name: Name
-    peripheral: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-    deadline_seconds: DeadlineSeconds | None = None
-
-
-class GuestBody(Body):
-    """Something inside the running VM ``name`` that needs no more to be said."""
-
-    kind: Literal["guest-lock", "guest-partial-lock", "guest-unlock", "guest-reset", "guest-packages", "guest-info"]
-    name: Name
-    deadline_seconds: DeadlineSeconds | None = None
-
-
-class WipeBody(Body):
-    """Erase what the guest offers for it; no ``items``: all of it."""
-
-    kind: Literal["guest-wipe"]
-    name: Name
-    items: list[Text] = Field(default=[], max_length=64)
-    deadline_seconds: DeadlineSeconds | None = None
-
-
-class PackageBody(Body):
-    """Where a package is: at a ``url`` that the device can reach, or a file of the library."""
-
-    url: Annotated[str, Field(pattern=r"^https?://[!-~]+$", max_length=2048)] | None = None
-    image_id: Annotated[str, Field(max_length=64)] | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.url is None) == (self.image_id is None):
-            raise ValueError("either url or image_id must be given")
-        return self
-
-
-class InstallBody(PackageBody):
-    """Install a package: from a ``url`` that the device can reach, or a file of the library."""
-
-    kind: Literal["guest-install"]
-    name: Name
-    pkg_id: Text
-    package_name: Text = ""
-    type: Text = ""
-    sha256: Annotated[str, Field(pattern=SHA256_PATTERN)] | None = None
-    install_params: Text = ""
-    inactive: bool = False
-    deadline_seconds: DeadlineSeconds | None = None
-
-
-class RemoveBody(Body):
-    """Remove a component, by its name or ID in the inventory."""
-
-    kind: Literal["guest-remove"]
-    name: Name
-    component: Text
-    deadline_seconds: DeadlineSeconds | None = None
-
-
-class UpdateBody(PackageBody):
-    """Replace the VM's system by that of a bundle, from a ``url`` or the library; its data stays."""
-
-    kind: Literal["guest-update"]
-    name: Name
-    deadline_seconds: DeadlineSeconds | None = None
-
-
-class AskBody(Body):
-    """Ask the VM's user (OMA-ER-VirMO 11.2.2). ``input`` is the option IT; the result is the order's message."""
-
-    kind: Literal["guest-ask"]
-    name: Name
-    ask: Literal["display", "confirm", "text", "choice", "choices"]
-    text: Annotated[str, Field(pattern=XML_TEXT_PATTERN, min_length=1, max_length=4000)]
-    choices: list[Text] = Field(default=[], max_length=100)
-    min_seconds: Annotated[int, Field(ge=1, le=3600)] | None = None
-    max_seconds: Annotated[int, Field(ge=1, le=3600)] | None = None
-    default: Annotated[str, Field(pattern=r"^[^&=]*$", max_length=255)] = ""
-    max_length: Annotated[int, Field(ge=1, le=4096)] | None = None
-    input: Literal["A", "N", "D", "T", "P", "I"] | None = None
-    masked: bool = False
-    deadline_seconds: DeadlineSeconds | None = None
-
-    @model_validator(mode="after")
-    def _choices_where_due(self) -> AskBody:
-        if (self.ask in ("choice", "choices")) != bool(self.choices):
-            raise ValueError("choices are for choice and choices, which need some")
-        return self
-
-
-OrderBody = Annotated[
-    DeliverImageBody
-    | DeleteImageBody
-    | CreateVmBody
-    | VmOperationBody
-    | RefreshBody
-    | NodeBody
-    | ApplyResourcesBody
-    | ListPeripheralsBody
-    | PeripheralBody
-    | GuestBody
-    | WipeBody
-    | InstallBody
-    | RemoveBody
-    | UpdateBody
-    | AskBody,
-    Field(discriminator="kind"),
-]
-
-
 class NewGroupBody(Body):
     """The same order for every device with ``label``; at most ``rate`` of them under way at once."""
 
@@ -460,7 +232,7 @@ class GroupView(View):
     created_at: datetime
     created_by: str
     states: dict[OrderState, int]
-    refused: list[str] = []
+    refused: list[str] = Field(default=[])
 
 
 class NewTokenBody(Body):

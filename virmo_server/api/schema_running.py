@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from virmo_server.api.schema import AlertView, Body, Name, View
+from virmo_server.api.schema import AlertView
+from virmo_server.api.schema_base import Body, Name, View
 from virmo_server.model import Role
 
 #: Long enough that guessing is hopeless at five a minute; any characters.

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from virmo_server.api import schema
+from virmo_server.api import schema_base as base
 from virmo_server.api.auth import Actor
 from virmo_server.api.endpoint import InvalidRequest, Query
 from virmo_server.events.feed import is_lost, newest, read_after
@@ -36,7 +36,7 @@ MEDIA_TYPE = "text/event-stream"
 
 EventId = Annotated[int, Field(ge=0, le=2**63 - 1)]
 EVENTS_QUERY = {
-    "device": Query(schema.Text, "only of this device, by name"),
+    "device": Query(base.Text, "only of this device, by name"),
     "kind": Query(EventKind, "only of this kind"),
     "after": Query(EventId, "begin after the event with this number (as Last-Event-ID; default: from now on)"),
 }

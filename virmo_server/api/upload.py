@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from virmo_server import audit
 from virmo_server.api import schema, views
+from virmo_server.api import schema_base as base
 from virmo_server.api.auth import Actor
 from virmo_server.api.endpoint import InvalidRequest, Query
 from virmo_server.images.library import ImageSpec
@@ -24,10 +25,10 @@ from virmo_server.services import Services
 BLOCK_BYTES = 1 << 20
 
 UPLOAD_QUERY = {
-    "name": Query(schema.Name, "what operators call it", required=True),
-    "file_name": Query(Annotated[str, Field(pattern=schema.FILE_NAME_PATTERN)], "last part of its URL", required=True),
-    "media_type": Query(Annotated[str, Field(pattern=schema.MEDIA_TYPE_PATTERN)], "its MIME type", required=True),
-    "sha256": Query(Annotated[str, Field(pattern=schema.SHA256_PATTERN)], "refuse the upload if it differs"),
+    "name": Query(base.Name, "what operators call it", required=True),
+    "file_name": Query(Annotated[str, Field(pattern=base.FILE_NAME_PATTERN)], "last part of its URL", required=True),
+    "media_type": Query(Annotated[str, Field(pattern=base.MEDIA_TYPE_PATTERN)], "its MIME type", required=True),
+    "sha256": Query(Annotated[str, Field(pattern=base.SHA256_PATTERN)], "refuse the upload if it differs"),
 }
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from virmo_server.api.endpoint import InvalidRequest
-from virmo_server.api.schema import CreateVmBody, NodeView, OrderBody, OrderView
+from virmo_server.api.schema import NodeView, OrderView
+from virmo_server.api.schema_orders import CreateVmBody, OrderBody
 from virmo_server.console import links, vms, words
 from virmo_server.console.render import FOLDER, STATIC, make_environment
 from virmo_server.console.session import LIFETIME, is_csrf_right, new_session, seal, unseal
