@@ -155,6 +155,41 @@ def replace(uri: str, value: str) -> DmCommand:
     return DmCommand(Command.REPLACE, uri, value, format=Format.CHR)
 
 
+def execute(situation: Situation, uri: str) -> list[DmCommand]:
+    """An Exec without data; the correlator leads the alert of its end to the order."""
+    return [DmCommand(Command.EXEC, uri, format=Format.NULL, correlator=situation.correlator)]
+
+
+def judge_exec(
+    situation: Situation,
+    outcome: Outcome,
+    on_alert: AlertJudge,
+    ended: Callable[[Outcome], Decision],
+    *,
+    may_be_running: bool = False,
+) -> Decision:
+    """What an answer to :func:`execute` means; ``ended`` judges one that is the operation's end.
+
+    ``may_be_running``: a device that is busy there after a lost session is busy with the first Exec, which carried the
+    same correlator.
+    """
+    if "alert_status" in situation.memory:  # some clients send the alert before the Status (``oma-dm`` 15)
+        return on_alert(situation, int(situation.memory["alert_status"]))
+    if outcome.status == Status.ACCEPTED:
+        remember = {"status": outcome.status}
+        return Await("poll", remember, "accepted: the device will report the end", outcome.status)
+    if may_be_running and situation.doubtful and outcome.status == Status.RETRY_LATER:
+        return Await("poll", {"status": Status.ACCEPTED}, "the device is still at it since the lost session")
+    return ended(outcome)
+
+
+def read_after(words: str) -> Callable[[Outcome], Decision]:
+    """For :func:`judge_exec`: whatever the answer was, what the device shows decides. ``words`` name the operation."""
+    return lambda outcome: Go(
+        "read", {"status": outcome.status}, f"{words}: {status_words(outcome.status)}", outcome.status
+    )
+
+
 def failed_outcomes(outcomes: Sequence[Outcome]) -> Outcome | None:
     """The first command that did not succeed."""
     return next((outcome for outcome in outcomes if not outcome.ok), None)

@@ -24,7 +24,9 @@ from virmo_server.procedures.core import (
     Procedure,
     Situation,
     Step,
+    execute,
     get,
+    judge_exec,
     refused,
     status_words,
 )
@@ -176,16 +178,10 @@ class _Guest:
 
     def _exec(self, situation: Situation) -> list[DmCommand]:
         assert self._action.operation is not None
-        uri = self._action.operation(situation)
-        return [DmCommand(Command.EXEC, uri, format=Format.NULL, correlator=situation.correlator)]
+        return execute(situation, self._action.operation(situation))
 
     def _judge_exec(self, situation: Situation, outcomes: Sequence[Outcome]) -> Decision:
-        status = outcomes[0].status
-        if "alert_status" in situation.memory:  # some clients send the alert before the Status (``oma-dm`` 15)
-            return self._on_alert(situation, int(situation.memory["alert_status"]))
-        if status == Status.ACCEPTED:
-            return Await("poll", {"status": status}, "accepted: the device will report the end", status)
-        return self._ended(status)
+        return judge_exec(situation, outcomes[0], self._on_alert, lambda outcome: self._ended(outcome.status))
 
     def _on_alert(self, _situation: Situation, status: int) -> Decision:
         return self._ended(status)

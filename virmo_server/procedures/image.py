@@ -18,8 +18,11 @@ from virmo_server.procedures.core import (
     Situation,
     Step,
     add_interior,
+    execute,
     failed_outcomes,
     get,
+    judge_exec,
+    read_after,
     refused,
     replace,
     status_words,
@@ -99,19 +102,11 @@ def _judge_parameters(_situation: Situation, outcomes: Sequence[Outcome]) -> Dec
 
 
 def _exec(situation: Situation) -> list[DmCommand]:
-    uri = f"{_image(situation)}/Operations/Download"
-    return [DmCommand(Command.EXEC, uri, format=Format.NULL, correlator=situation.correlator)]
+    return execute(situation, f"{_image(situation)}/Operations/Download")
 
 
 def _judge_exec(situation: Situation, outcomes: Sequence[Outcome]) -> Decision:
-    status = outcomes[0].status
-    if "alert_status" in situation.memory:  # some clients send the alert before the Status (``oma-dm`` 15)
-        return _on_alert(situation, int(situation.memory["alert_status"]))
-    if status == Status.ACCEPTED:
-        return Await("poll", {"status": status}, "accepted: the device downloads and will report the end", status)
-    if situation.doubtful and status == Status.RETRY_LATER:
-        return Await("poll", {"status": Status.ACCEPTED}, "the device is still downloading since the lost session")
-    return Go("read", {"status": status}, f"Exec Download: {status_words(status)}", status)
+    return judge_exec(situation, outcomes[0], _on_alert, read_after("Exec Download"), may_be_running=True)
 
 
 def _on_alert(_situation: Situation, status: int) -> Decision:
@@ -156,17 +151,11 @@ def _judge_read(situation: Situation, outcomes: Sequence[Outcome]) -> Decision:
 
 
 def _exec_delete(situation: Situation) -> list[DmCommand]:
-    uri = f"{_image(situation)}/Operations/Delete"
-    return [DmCommand(Command.EXEC, uri, format=Format.NULL, correlator=situation.correlator)]
+    return execute(situation, f"{_image(situation)}/Operations/Delete")
 
 
 def _judge_delete(situation: Situation, outcomes: Sequence[Outcome]) -> Decision:
-    status = outcomes[0].status
-    if "alert_status" in situation.memory:
-        return _on_alert(situation, int(situation.memory["alert_status"]))
-    if status == Status.ACCEPTED:
-        return Await("poll", {"status": status}, "accepted: the device will report the end", status)
-    return Go("read", {"status": status}, f"Exec Delete: {status_words(status)}", status)
+    return judge_exec(situation, outcomes[0], _on_alert, read_after("Exec Delete"))
 
 
 def _judge_still_there(_situation: Situation, outcomes: Sequence[Outcome]) -> Decision:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dom0_agent.omadm.node import Command, Format
 from dom0_agent.omadm.status import Status
 from virmo_server.procedures.core import (
     Await,
@@ -20,9 +19,11 @@ from virmo_server.procedures.core import (
     Procedure,
     Situation,
     Step,
+    execute,
     get,
+    judge_exec,
+    read_after,
     refused,
-    status_words,
 )
 from virmo_server.procedures.refresh import child_names
 
@@ -48,19 +49,14 @@ def switch_procedure(*, enable: bool) -> Procedure:
     def is_reached(outcome: Outcome) -> bool:
         return (outcome.value() or "").strip().lower() == wanted
 
-    def execute(situation: Situation) -> list[DmCommand]:
-        uri = f"{_peripheral(situation)}/Operations/{operation}"
-        return [DmCommand(Command.EXEC, uri, format=Format.NULL, correlator=situation.correlator)]
+    def send(situation: Situation) -> list[DmCommand]:
+        return execute(situation, f"{_peripheral(situation)}/Operations/{operation}")
 
-    def judge_exec(situation: Situation, outcomes: Sequence[Outcome]) -> Decision:
-        status = outcomes[0].status
-        if "alert_status" in situation.memory:
-            return on_alert(situation, int(situation.memory["alert_status"]))
-        if status == Status.ACCEPTED:
-            return Await("poll", {}, "accepted: the device will report the end", status)
-        if not outcomes[0].ok:
-            return refused(outcomes[0])
-        return Go("read", {}, f"Exec {operation}: {status_words(status)}", status)
+    def judge_sent(situation: Situation, outcomes: Sequence[Outcome]) -> Decision:
+        return judge_exec(situation, outcomes[0], on_alert, ended)
+
+    def ended(outcome: Outcome) -> Decision:
+        return read_after(f"Exec {operation}")(outcome) if outcome.ok else refused(outcome)
 
     def judge_poll(_situation: Situation, outcomes: Sequence[Outcome]) -> Decision:
         if is_reached(outcomes[0]):
@@ -78,7 +74,7 @@ def switch_procedure(*, enable: bool) -> Procedure:
         return Fail(f"{operation} failed: the device reports {code}", code)
 
     steps = {
-        "exec": Step(execute, judge_exec, if_doubtful="exec"),
+        "exec": Step(send, judge_sent, if_doubtful="exec"),
         "poll": Step(_ask_enabled, judge_poll),
         "read": Step(_ask_enabled, judge_read),
     }

@@ -24,7 +24,10 @@ from virmo_server.procedures.core import (
     Procedure,
     Situation,
     Step,
+    execute,
     get,
+    judge_exec,
+    read_after,
     refused,
     replace,
     status_words,
@@ -124,19 +127,11 @@ def _judge_replace(_situation: Situation, outcomes: Sequence[Outcome]) -> Decisi
 
 
 def _exec(situation: Situation) -> list[DmCommand]:
-    uri = f"{situation.virmo_root}/Operations/ApplyChanges"
-    return [DmCommand(Command.EXEC, uri, format=Format.NULL, correlator=situation.correlator)]
+    return execute(situation, f"{situation.virmo_root}/Operations/ApplyChanges")
 
 
 def _judge_exec(situation: Situation, outcomes: Sequence[Outcome]) -> Decision:
-    status = outcomes[0].status
-    if "alert_status" in situation.memory:
-        return _on_alert(situation, int(situation.memory["alert_status"]))
-    if status == Status.ACCEPTED:
-        return Await("poll", {"status": status}, "accepted: the device will report the end", status)
-    if situation.doubtful and status == Status.RETRY_LATER:
-        return Await("poll", {"status": Status.ACCEPTED}, "the device is still at it since the lost session")
-    return Go("read", {"status": status}, f"Exec ApplyChanges: {status_words(status)}", status)
+    return judge_exec(situation, outcomes[0], _on_alert, read_after("Exec ApplyChanges"), may_be_running=True)
 
 
 def _judge_resolve(situation: Situation, outcomes: Sequence[Outcome]) -> Decision:

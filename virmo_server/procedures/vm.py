@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from dom0_agent.omadm.node import Command, Format
+from dom0_agent.omadm.node import Command
 from dom0_agent.omadm.status import Status
 from virmo_server.procedures.core import (
     Await,
@@ -24,8 +24,11 @@ from virmo_server.procedures.core import (
     Situation,
     Step,
     add_interior,
+    execute,
     failed_outcomes,
     get,
+    judge_exec,
+    read_after,
     refused,
     replace,
     status_words,
@@ -113,19 +116,11 @@ class _Operation:
         return Go("read", {"status": status}, f"the device reports the end: {status_words(status)}", status)
 
     def _exec(self, situation: Situation) -> list[DmCommand]:
-        uri = f"{_vm(situation)}/Operations/{self.node}"
-        return [DmCommand(Command.EXEC, uri, format=Format.NULL, correlator=situation.correlator)]
+        return execute(situation, f"{_vm(situation)}/Operations/{self.node}")
 
     def _judge_exec(self, situation: Situation, outcomes: Sequence[Outcome]) -> Decision:
-        status = outcomes[0].status
-        if "alert_status" in situation.memory:  # some clients send the alert before the Status (``oma-dm`` 15)
-            return self.on_alert(situation, int(situation.memory["alert_status"]))
-        if status == Status.ACCEPTED:
-            return Await("poll", {"status": status}, "accepted: the device will report the end", status)
-        if situation.doubtful and status == Status.RETRY_LATER:
-            # The first Exec arrived and is still running; it carried the same correlator.
-            return Await("poll", {"status": Status.ACCEPTED}, "the device is still at it since the lost session")
-        return Go("read", {"status": status}, f"Exec {self.node}: {status_words(status)}", status)
+        ended = read_after(f"Exec {self.node}")
+        return judge_exec(situation, outcomes[0], self.on_alert, ended, may_be_running=True)
 
     def _judge_resolve(self, situation: Situation, outcomes: Sequence[Outcome]) -> Decision:
         if self._is_reached(situation, outcomes[0]):
