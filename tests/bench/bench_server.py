@@ -133,15 +133,19 @@ def measure(row: Figures, postgresql: Cluster, boards: int, working: int) -> Fig
         url = postgresql.create_database(f"bench-{row.workers}") if row.database == "postgresql" else None
         config = write_config(Path(folder), port, url)
         services = open_services(load_config(config))
+        progress(row, f"registering {boards} boards")
         fleet = register_boards(services, boards)
         command = ["-m", "virmo_server.main", "--config", str(config), "serve", "--workers", str(row.workers)]
         with running(command, port, Path(folder) / "log") as process:
             poll(port, fleet[:SHORT_WORKING])
             before = cpu_seconds(process)
+            progress(row, "poll")
             load = poll(port, fleet)
             row.values["poll cpu ms"] = 1000 * (cpu_seconds(process) - before) / len(fleet)
             note(row, "poll", load)
+            progress(row, f"{working} orders")
             order_something(services, working)
+            progress(row, "work")
             note(row, "work", work(port, fleet[:working]))
             row.values["memory MiB"] = memory(process)
             check_orders(services, working)
@@ -154,9 +158,15 @@ def measure(row: Figures, postgresql: Cluster, boards: int, working: int) -> Fig
         with running(bare, port, Path(folder) / "log") as process:
             post_all(port, requests[:SHORT_WORKING])
             before = cpu_seconds(process)
+            progress(row, "the bare endpoint")
             note(row, "bare poll", post_all(port, requests)[0])
             row.values["bare poll cpu ms"] = 1000 * (cpu_seconds(process) - before) / len(fleet)
     return row
+
+
+def progress(row: Figures, what: str) -> None:
+    """For who waits."""
+    print(f"{time.strftime('%X')} {row.case}: {what}", file=sys.stderr)
 
 
 def write_config(folder: Path, port: int, database_url: str | None) -> Path:
