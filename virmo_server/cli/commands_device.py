@@ -25,6 +25,7 @@ def register(nouns: Nouns) -> None:
     add.add_argument("--client-name", metavar="NAME", help="name it authenticates with (default: DEVICE)")
     add.add_argument("--client-secret", metavar="SECRET", help="its secret (default: made by the server)")
     add.add_argument("--server-secret", metavar="SECRET", help="the server's secret (default: made by the server)")
+    add.add_argument("--auth", choices=("md5", "hmac", "basic"), help="how both prove who they are (default: md5)")
     add.add_argument("--server-url", metavar="URL", help="how it reaches the server, if not by the public URL")
     add.add_argument("--notify-url", metavar="URL", help="where its agent listens for notifications")
     add.add_argument("--label", action="append", default=[], metavar="WORD", help="may be repeated")
@@ -32,6 +33,9 @@ def register(nouns: Nouns) -> None:
     _bootstrap_option(add)
     listing = command(verbs, "list", _list, "list devices: when they were seen, what fails")
     listing.add_argument("--label", metavar="WORD", help="only devices with this label")
+    listing.add_argument("--word", metavar="TEXT", help="only devices with it in name, DevId, maker, model or a label")
+    listing.add_argument("--limit", type=int, metavar="N", help="at most so many (default: all)")
+    listing.add_argument("--offset", type=int, default=0, metavar="N", help="leave out so many of the first")
     show = command(verbs, "show", _show, "show all that is known of a device")
     device_argument(show)
     change = command(verbs, "set", _set, "change a device")
@@ -49,8 +53,10 @@ def register(nouns: Nouns) -> None:
     refresh = command(verbs, "refresh", _refresh, "read again what the device has")
     device_argument(refresh)
     order_options(refresh)
-    alerts = command(verbs, "alerts", _alerts, "show the newest alerts of a device")
-    device_argument(alerts)
+    alerts = command(verbs, "alerts", _alerts, "show the newest alerts of a device; without DEVICE, of all")
+    alerts.add_argument("device", nargs="?", metavar="DEVICE", help="name or DevId of the device")
+    alerts.add_argument("--before", type=int, metavar="N", help="without DEVICE: only those before alert N")
+    alerts.add_argument("--limit", type=int, default=200, metavar="N", help="at most so many (default: %(default)s)")
     tree = command(verbs, "tree", _tree, "show the device's management tree as last read")
     device_argument(tree)
     tree.add_argument("uri", nargs="?", default=".", metavar="URI", help="below this node (default: everything)")
@@ -77,6 +83,7 @@ def _add(context: Context) -> int:
         "base_url": options.server_url,
         "notify_url": options.notify_url,
         "labels": options.label,
+        "auth": options.auth,
     }
     registration = context.client.post("/devices", {key: value for key, value in body.items() if value is not None})
     return _show_registration(context, registration, "is registered")
@@ -124,7 +131,10 @@ def _write_profile(path: Path, bootstrap: dict[str, str]) -> None:
 
 
 def _list(context: Context) -> int:
-    devices = context.client.get("/devices", label=context.options.label)
+    options = context.options
+    devices = context.client.get(
+        "/devices", label=options.label, word=options.word, offset=options.offset, limit=options.limit
+    )
     if context.output.as_json:
         context.output.json(devices)
         return EXIT_OK
@@ -200,15 +210,28 @@ def _refresh(context: Context) -> int:
 
 
 def _alerts(context: Context) -> int:
-    alerts = context.client.get(f"/devices/{segment(context.options.device)}/alerts")
+    options = context.options
+    if options.device is None:
+        alerts = context.client.get("/alerts", before=options.before, limit=options.limit)
+    else:
+        alerts = context.client.get(f"/devices/{segment(options.device)}/alerts", limit=options.limit)
     if context.output.as_json:
         context.output.json(alerts)
         return EXIT_OK
     rows = [
-        [ago(alert["at"]), alert["type"], alert["source"], alert["data"], str(alert["order"] or "-")]
+        [
+            str(alert["id"]),
+            ago(alert["at"]),
+            alert.get("device", options.device),
+            alert["type"],
+            alert["source"],
+            alert["data"],
+            str(alert["order"] or "-"),
+        ]
         for alert in alerts
     ]
-    context.output.table(["WHEN", "TYPE", "SOURCE", "DATA", "ORDER"], rows, empty="no alerts came from this device")
+    headings = ["NO", "WHEN", "DEVICE", "TYPE", "SOURCE", "DATA", "ORDER"]
+    context.output.table(headings, rows, empty="no alerts came")
     return EXIT_OK
 
 

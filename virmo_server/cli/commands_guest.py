@@ -48,6 +48,7 @@ def _add_install(verbs: Nouns) -> None:
     install.add_argument("--id", required=True, metavar="PKGID", help="identifies the package")
     install.add_argument("--title", default="", metavar="TEXT", help="what people call it")
     install.add_argument("--type", default="", metavar="TYPE", help="deb, apk, ipk or tar (default: by its content)")
+    install.add_argument("--sha256", metavar="HEX", help="what a package from a URL must be (default: not checked)")
     install.add_argument("--params", default="", metavar="TEXT", help="given to the installer")
     install.add_argument("--inactive", action="store_true", help="install it, but do not activate it")
     install.set_defaults(body=_install)
@@ -97,6 +98,7 @@ def _install(context: Context) -> dict[str, object]:
         "pkg_id": options.id,
         "package_name": options.title,
         "type": options.type,
+        "sha256": options.sha256,
         "install_params": options.params,
         "inactive": options.inactive,
         **_given(context),

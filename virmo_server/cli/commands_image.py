@@ -42,12 +42,15 @@ def register(nouns: Nouns) -> None:
     _media_type(upload)
     listing = command(verbs, "list", _list, "list the images on a device; without DEVICE, the library")
     listing.add_argument("device", nargs="?", metavar="DEVICE", help="name or DevId of the device")
+    show = command(verbs, "show", _show, "show a file of the library")
+    show.add_argument("image_id", metavar="ID")
     delete = command(verbs, "delete", _delete, "delete an image from a device (VMs made from it stay)")
     device_argument(delete)
     delete.add_argument("name", metavar="IMAGE")
     order_options(delete)
     reports = command(verbs, "reports", _reports, "show what devices reported of an image fetched by its descriptor")
     reports.add_argument("image_id", metavar="ID")
+    reports.add_argument("--limit", type=int, default=200, metavar="N", help="at most so many (default: %(default)s)")
     forget = command(verbs, "forget", _forget, "remove a file from the library (devices keep theirs)")
     forget.add_argument("image_id", metavar="ID")
 
@@ -97,6 +100,15 @@ def uploaded(context: Context, path: Path, name: str) -> dict[str, Any]:
     with upload_progress(context.output, path.name, length) as progress:
         image = context.client.upload(path, length, query, progress)
     return image
+
+
+def _show(context: Context) -> int:
+    image = context.client.get(f"/images/{segment(context.options.image_id)}")
+    if context.output.as_json:
+        context.output.json(image)
+    else:
+        context.output.facts({name: str(value) for name, value in image.items()})
+    return EXIT_OK
 
 
 def _list(context: Context) -> int:
@@ -152,7 +164,7 @@ def _forget(context: Context) -> int:
 
 
 def _reports(context: Context) -> int:
-    reports = context.client.get(f"/images/{segment(context.options.image_id)}/reports")
+    reports = context.client.get(f"/images/{segment(context.options.image_id)}/reports", limit=context.options.limit)
     if context.output.as_json:
         context.output.json(reports)
         return EXIT_OK

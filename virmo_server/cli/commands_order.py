@@ -8,6 +8,7 @@ from virmo_server.cli.arguments import Nouns, command, noun, wait_options
 from virmo_server.cli.client import segment
 from virmo_server.cli.context import EXIT_OK, Context, group_summary, order_summary
 from virmo_server.cli.output import ago
+from virmo_server.cli.waiting import wait_for_group
 
 STATES = ("queued", "sent", "accepted", "done", "failed", "expired", "cancelled")
 
@@ -18,6 +19,7 @@ def register(nouns: Nouns) -> None:
     listing = command(verbs, "list", _list, "list orders, newest first")
     listing.add_argument("device", nargs="?", metavar="DEVICE", help="only of this device")
     listing.add_argument("--state", choices=STATES, help="only in this state")
+    listing.add_argument("--group", type=int, metavar="N", help="only of this group")
     listing.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many (default: %(default)s)")
     show = command(verbs, "show", _show, "show an order with its trail; with --wait, see it through")
     show.add_argument("order", metavar="ORDER")
@@ -25,12 +27,18 @@ def register(nouns: Nouns) -> None:
     cancel = command(verbs, "cancel", _cancel, "end an order without waiting for the device")
     cancel.add_argument("order", metavar="ORDER")
     groups = noun(nouns, "group", "see orders that were given to many devices at once (with @LABEL)")
-    command(groups, "list", _list_groups, "list order groups, newest first")
+    listing = command(groups, "list", _list_groups, "list order groups, newest first")
+    listing.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many (default: %(default)s)")
+    show = command(groups, "show", _show_group, "show how the orders of a group stand; with --wait, see them through")
+    show.add_argument("group", metavar="GROUP")
+    wait_options(show)
 
 
 def _list(context: Context) -> int:
     options = context.options
-    orders = context.client.get("/orders", device=options.device, state=options.state, limit=options.limit)
+    orders = context.client.get(
+        "/orders", device=options.device, state=options.state, group=options.group, limit=options.limit
+    )
     if context.output.as_json:
         context.output.json(orders)
         return EXIT_OK
@@ -89,7 +97,7 @@ def _cancel(context: Context) -> int:
 
 
 def _list_groups(context: Context) -> int:
-    groups = context.client.get("/groups")
+    groups = context.client.get("/groups", limit=context.options.limit)
     if context.output.as_json:
         context.output.json(groups)
         return EXIT_OK
@@ -98,3 +106,10 @@ def _list_groups(context: Context) -> int:
     if not groups:
         context.output.line("no order groups: give an order with @LABEL instead of a device")
     return EXIT_OK
+
+
+def _show_group(context: Context) -> int:
+    group = context.client.get(f"/groups/{segment(context.options.group)}")
+    if context.options.wait:
+        group = wait_for_group(context.client, context.output, group, context.options.timeout)
+    return context.tell_group(group)

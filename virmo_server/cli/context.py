@@ -66,8 +66,13 @@ class Context:
         refused = group["refused"]
         if self.options.wait:
             group = wait_for_group(self.client, self.output, group, self.options.timeout)
+        return self.tell_group({**group, "refused": refused})
+
+    def tell_group(self, group: dict[str, Any]) -> int:
+        """How a group's orders stand; the exit status."""
+        refused = group["refused"]
         if self.output.as_json:
-            self.output.json({**group, "refused": refused})
+            self.output.json(group)
         else:
             for line in refused:
                 self.output.line(f"refused: {line}")
