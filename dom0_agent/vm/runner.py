@@ -1,7 +1,9 @@
 """Runs an operation: journal, steps, undo. What makes a transition atomic (R-010 to R-012, R-023), also over a crash.
 
 The order is fixed: intent and plan are on disk before the first step, each step's begin before its effect, its end
-before the next one. A failure at step k undoes k…1. Knows steps only as steps; must not know events or the server.
+before the next one. The end of one and the begin of the next are one write, as are the last one's end and the new
+State: each write waits for the disk. A failure at step k undoes k…1. Knows steps only as steps; must not know events or
+the server.
 """
 
 from __future__ import annotations
@@ -69,12 +71,15 @@ class Runner:
     def begin(
         self, action: str, vm: Vm, arguments: Mapping[str, str], origin: Origin | None, *, can_save: bool
     ) -> Operation:
-        """Write down the intent. :class:`StoreError` when that is impossible; then nothing was begun."""
+        """Write down the intent, and that the first step begins. :class:`StoreError` when that is impossible; then
+        nothing was begun."""
         plan = plan_for(action, vm, can_save=can_save)
         boot_id = self._services.host_boot_id
         params = {"arguments": dict(arguments), "can_save": can_save, "host_boot_id": boot_id}
         names = [*(step.name for step in plan.steps), REPORT]
-        entry_id = self._journal.begin(action, names, vmid=vm.vmid, origin=origin, params=params)
+        with self._database.transaction():
+            entry_id = self._journal.begin(action, names, vmid=vm.vmid, origin=origin, params=params)
+            self._journal.intend(entry_id, 0)
         work = Work(self._services, vm, dict(arguments))
         return Operation(entry_id, action, vm, plan, work, boot_id)
 
@@ -87,7 +92,8 @@ class Runner:
         return Operation(entry.operation_id, entry.primitive, vm, plan, work, str(params["host_boot_id"]))
 
     def run(self, operation: Operation, start: int = 0) -> Outcome:
-        """Do the steps from ``start`` on and commit; undo all that were begun when one fails."""
+        """Do the steps from ``start`` on and commit; undo all that were begun when one fails. The first step of all is
+        written down as begun with the operation."""
         begun = start
         steps = operation.plan.steps
         error: Exception | None = None
@@ -96,12 +102,14 @@ class Runner:
             for position in range(start, len(steps)):
                 if not _committed(steps[:position]):
                     operation.work.check()
+                if position > 0:
+                    self._advance(operation, position)
                 begun = position + 1
                 self._step(operation, position)
             vm = operation.plan.success(operation.work.vm, operation.host_boot_id)
             message = f"VM {operation.before.vmid}: {operation.action} done"
             ended = Outcome(vm, OperationResult(Status.OK, message))
-            self._commit(operation, ended, must=not _committed(steps))
+            self._commit(operation, ended, must=not _committed(steps), complete=True)
             outcome = ended
         except (*FAILURES, Cancelled) as failure:
             error = failure
@@ -152,8 +160,9 @@ class Runner:
         self._commit(operation, outcome, must=False)
         return outcome
 
-    def _commit(self, operation: Operation, outcome: Outcome, *, must: bool) -> None:
-        """State and end in one transaction. If it need not succeed, the journal mends it at the next start."""
+    def _commit(self, operation: Operation, outcome: Outcome, *, must: bool, complete: bool = False) -> None:
+        """State and end in one transaction; ``complete``: with the last step's. If it need not succeed, the journal
+        mends it at the next start."""
         vmid = operation.before.vmid
         result = {"status": int(outcome.result.status), "message": outcome.result.message}
         try:
@@ -162,6 +171,8 @@ class Runner:
                     self._vms.delete(vmid)
                 else:
                     self._vms.put(outcome.vm.dump())
+                if complete:
+                    self._journal.done(operation.entry_id, len(operation.plan.steps) - 1)
                 self._journal.intend(operation.entry_id, len(operation.plan.steps), result)
         except StoreError as error:
             if must:
@@ -181,18 +192,22 @@ class Runner:
                 continue
             self._write(lambda position=position: self._journal.undone(operation.entry_id, position))  # type: ignore[misc]
 
+    def _advance(self, operation: Operation, position: int) -> None:
+        """Write down that the step before ``position`` took effect, and that this one begins."""
+        with self._database.transaction():
+            self._journal.done(operation.entry_id, position - 1)
+            self._journal.intend(operation.entry_id, position)
+
     def _step(self, operation: Operation, position: int) -> None:
         step = operation.plan.steps[position]
         committed = _committed(operation.plan.steps[:position])
         self._note(operation, step)
-        self._journal.intend(operation.entry_id, position)
         try:
             step.do(operation.work)
         except FAILURES as error:
             if not committed and not self._happened(operation, step):
                 raise
             logger.warning("step_failed_but_stands vmid=%s step=%r error=%s", operation.before.vmid, step.name, error)
-        self._journal.done(operation.entry_id, position)
 
     def _happened(self, operation: Operation, step: Step) -> bool:
         try:

@@ -12,13 +12,15 @@ from dom0_agent.vm.definition import Vm
 from dom0_agent.vm.model import SuspendKind, VmState
 from tests.contract.support import Rig, eventually
 
-#: Seconds in which leftovers of a failure must be cleared away.
+#: Seconds in which leftovers of a failure must be cleared away; more where everything takes longer.
 SETTLES = 10.0
 
 
 def assert_truth(rig: Rig) -> None:
     """All VMs agree with their domains, and there is nothing that belongs to no VM."""
-    eventually(lambda: not complaints(rig), SETTLES, "all agrees: " + "; ".join(complaints(rig)))
+    eventually(
+        lambda: not complaints(rig), max(SETTLES, rig.backend.patience), "all agrees: " + "; ".join(complaints(rig))
+    )
 
 
 def complaints(rig: Rig) -> list[str]:
