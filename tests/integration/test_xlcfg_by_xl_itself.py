@@ -1,0 +1,207 @@
+"""What we write for ``xl`` is read back by xl's own parser (libxlutil): nothing that a server supplied breaks out.
+
+The unit tests read by rules that we believe in; here the library that xl uses reads the file, and every setting that it
+finds is listed. ``name``, ``disk``… are tried with hostile text too: it is refused, or it is what it was.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from dom0_agent.hypervisor.interface import Disk, DomainConfig, DomainType, HypervisorError, Vif
+from dom0_agent.hypervisor.xlcfg import render
+
+MIB = 1 << 20
+CONFIG = DomainConfig(
+    uuid=UUID("11111111-2222-4333-8444-555555555555"),
+    name="virmo-11111111-2222-4333-8444-555555555555",
+    type=DomainType.PVH,
+    memory=256 * MIB,
+    max_memory=512 * MIB,
+    vcpus=1,
+    max_vcpus=2,
+    kernel=Path("/var/lib/virmo-agent/vms/x/kernel"),
+    ramdisk=Path("/var/lib/virmo-agent/vms/x/ramdisk"),
+    cmdline="console=hvc0 root=/dev/xvda",
+    disks=(Disk(Path("/var/lib/virmo-agent/vms/x/xvda.raw"), "xvda"),),
+    vifs=(Vif("00:16:3e:01:02:03", "xenbr0"),),
+)
+#: Pieces that mean something to the parser, or to what reads a value after it.
+HOSTILE = (
+    *(
+        '"',
+        "'",
+        '"""',
+        "\\",
+        '\\"',
+        "\\\\",
+        "\\x22",
+        "\\042",
+        "\n",
+        "\r",
+        "\t",
+        "\0",
+        "#",
+        ";",
+        "=",
+        "+=",
+        "[",
+        "]",
+        ",",
+    ),
+    *("(", "memory=9999", '"\nmemory=9999\n#', '", "x', "script=/bin/sh", ",script=evil", "target=/etc/shadow"),
+    *("äöü", "\u2028"),
+)
+TEXT = st.lists(
+    st.one_of(st.sampled_from(HOSTILE), st.text(max_size=8), st.sampled_from(["a", "xvda", "/d/x", "br0"])), max_size=8
+).map("".join)
+
+
+class _Setting(ctypes.Structure):
+    """libxlu_cfg_i.h: struct XLU_ConfigSetting."""
+
+
+_Setting._fields_ = [("next", ctypes.POINTER(_Setting)), ("name", ctypes.c_char_p)]
+
+
+class _Config(ctypes.Structure):
+    """libxlu_internal.h: struct XLU_Config."""
+
+    _fields_ = [("settings", ctypes.POINTER(_Setting))]
+
+
+class XlParser:
+    """xl's reading of a configuration file."""
+
+    def __init__(self) -> None:
+        self._lib = ctypes.CDLL("libxlutil.so.4.17")
+        self._lib.xlu_cfg_init.restype = ctypes.POINTER(_Config)
+        self._lib.xlu_cfg_get_listitem.restype = ctypes.c_char_p
+        self._libc = ctypes.CDLL(None)
+        self._libc.fopen.restype = ctypes.c_void_p
+        self._report = ctypes.c_void_p(self._libc.fopen(b"/dev/null", b"w"))
+
+    def read(self, text: str) -> dict[str, str | list[str]]:
+        """All settings of a file. A value that is a number is text, as in the file."""
+        config = self._lib.xlu_cfg_init(self._report, b"test")
+        try:
+            data = text.encode()
+            error = self._lib.xlu_cfg_readdata(config, data, len(data))
+            assert error == 0, f"xl cannot read it ({error}): {text!r}"
+            names = list(self._names(config))
+            assert len(names) == len(set(names)), f"a setting comes twice: {names}"
+            return {name: self._value(config, name) for name in names}
+        finally:
+            self._lib.xlu_cfg_destroy(config)
+
+    def _names(self, config: ctypes._Pointer[_Config]) -> Iterator[str]:
+        setting = config.contents.settings
+        while setting:
+            yield setting.contents.name.decode()
+            setting = setting.contents.next
+
+    def _value(self, config: ctypes._Pointer[_Config], name: str) -> str | list[str]:
+        entries, items, value = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_char_p()
+        if self._lib.xlu_cfg_get_string(config, name.encode(), ctypes.byref(value), 1) == 0:
+            assert value.value is not None
+            return value.value.decode()
+        found = self._lib.xlu_cfg_get_list(config, name.encode(), ctypes.byref(items), ctypes.byref(entries), 1)
+        assert found == 0, f"{name} is neither a string nor a list"
+        return [self._lib.xlu_cfg_get_listitem(items, index).decode() for index in range(entries.value)]
+
+
+@functools.cache
+def xl() -> XlParser:
+    """The parser."""
+    return XlParser()
+
+
+def expected(config: DomainConfig) -> dict[str, str | list[str]]:
+    """What xl must find, and nothing else."""
+    found: dict[str, str | list[str]] = {
+        "name": config.name,
+        "uuid": str(config.uuid),
+        "type": config.type.value,
+        "memory": str(config.memory // MIB),
+        "maxmem": str(config.max_memory // MIB),
+        "vcpus": str(config.vcpus),
+        "maxvcpus": str(config.max_vcpus),
+        **dict.fromkeys(("on_poweroff", "on_reboot", "on_watchdog", "on_crash", "on_soft_reset"), "preserve"),
+        "kernel": str(config.kernel),
+        "ramdisk": str(config.ramdisk),
+        "disk": [
+            f"format={d.format},vdev={d.device},access={'r' if d.read_only else 'w'},target={d.path}"
+            for d in config.disks
+        ],
+        "vif": [f"mac={vif.mac},bridge={vif.bridge}" for vif in config.vifs],
+    }
+    return {**found, **({"cmdline": config.cmdline} if config.cmdline else {})}
+
+
+def test_xl_reads_what_we_meant() -> None:
+    assert xl().read(render(CONFIG)) == expected(CONFIG)
+
+
+@pytest.mark.parametrize("kind", list(DomainType))
+def test_each_type_is_read(kind: DomainType) -> None:
+    found = xl().read(render(dataclasses.replace(CONFIG, type=kind)))
+    assert found["type"] == kind.value
+    assert found.keys() - expected(CONFIG).keys() == (
+        {"serial", "vga", "vnc", "sdl"} if kind is DomainType.HVM else set()
+    )
+
+
+def test_the_parser_would_tell_of_an_injection() -> None:
+    """The test sees what it is to see."""
+    assert "memory" in xl().read('cmdline = "x"\nmemory=9999\n#"\n')
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=200) | TEXT)
+@example('" \nmemory=9999')
+@example("\\")
+@example('\\"')
+@example("'\"'\"")
+def test_no_command_line_breaks_out(cmdline: str) -> None:
+    """The one text of an image that xl is given as it is."""
+    check(dataclasses.replace(CONFIG, cmdline=cmdline))
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.sampled_from(["name", "disk path", "disk device", "disk format", "mac", "bridge", "kernel", "ramdisk"]), TEXT)
+def test_no_other_text_does(what: str, text: str) -> None:
+    """These are the agent's own; they are checked all the same."""
+    check(with_text(what, text))
+
+
+def with_text(what: str, text: str) -> DomainConfig:
+    """The configuration with hostile text in one place."""
+    changes: dict[str, object] = {
+        "name": {"name": text},
+        "disk path": {"disks": (Disk(Path(text), "xvda"),)},
+        "disk device": {"disks": (Disk(Path("/d/x"), text),)},
+        "disk format": {"disks": (Disk(Path("/d/x"), "xvda", text),)},
+        "mac": {"vifs": (Vif(text, "xenbr0"),)},
+        "bridge": {"vifs": (Vif("00:16:3e:01:02:03", text),)},
+        "kernel": {"kernel": Path(text)},
+        "ramdisk": {"ramdisk": Path(text)},
+    }
+    return dataclasses.replace(CONFIG, **changes[what])  # type: ignore[arg-type]
+
+
+def check(config: DomainConfig) -> None:
+    """Refused, or read as it was meant."""
+    try:
+        text = render(config)
+    except HypervisorError:
+        return
+    assert xl().read(text) == expected(config)
