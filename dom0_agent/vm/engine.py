@@ -65,7 +65,7 @@ class VmEngine:
         self._parting: list[Worker] = []  #: of VMs that are gone from the table
         self._gone: set[UUID] = set()  #: deleted by this agent; their domains must not come back
         self._listeners: list[Callable[[VmEvent], None]] = []
-        self.holds = Holds(self._lock, self._slots, self._tell)
+        self.holds = Holds(self._lock, self._slots, self._tell, self._put)
         self._reconciler = Reconciler(
             services, self._lock, self._slots, self._gone, restart=self._restart, change=self._change
         )
@@ -189,11 +189,9 @@ class VmEngine:
             return
         last = slot.requests[-1]
         running = slot.requests[0].action
-        if HOLD in (running, last.action):
-            raise OperationRunning(vm.vmid, primitive, HOLD)
         if not TRANSITIONS[primitive].preempts or last.action in (primitive.value, Primitive.DELETE.value):
             raise OperationRunning(vm.vmid, primitive, running)
-        if primitive is Primitive.POWER_OFF and not self._leads_to_running(slot):
+        if running == HOLD or (primitive is Primitive.POWER_OFF and not self._leads_to_running(slot)):
             require(vm.vmid, primitive, vm.record.state)
         for request in slot.requests:
             request.cancel()
@@ -204,7 +202,12 @@ class VmEngine:
         return action in (RESTART, *REBUILDS) or TRANSITIONS[Primitive(action)].target is VmState.RUNNING
 
     def _enqueue(self, slot: Slot, request: Request) -> None:
+        """Take a request. While somebody holds the VM it waits for the end of that, which begins it."""
         slot.requests.append(request)
+        if slot.requests[0].action != HOLD:
+            self._put(slot, request)
+
+    def _put(self, slot: Slot, request: Request) -> None:
         slot.worker.put(lambda: self._perform(slot, request))
 
     def _perform(self, slot: Slot, request: Request) -> None:

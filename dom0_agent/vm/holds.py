@@ -21,12 +21,19 @@ HOLD = "ApplyChanges"
 
 
 class Holds:
-    """``tell`` makes a VM's change known; ``lock`` guards ``slots``."""
+    """``tell`` makes a VM's change known, ``begin`` begins what was accepted meanwhile; ``lock`` guards ``slots``."""
 
-    def __init__(self, lock: threading.RLock, slots: Mapping[UUID, Slot], tell: Callable[[VmEvent], None]) -> None:
+    def __init__(
+        self,
+        lock: threading.RLock,
+        slots: Mapping[UUID, Slot],
+        tell: Callable[[VmEvent], None],
+        begin: Callable[[Slot, Request], None],
+    ) -> None:
         self._lock = lock
         self._slots = slots
         self._tell = tell
+        self._begin = begin
 
     def take(self, vmids: Iterable[UUID]) -> dict[UUID, Vm]:
         """Have these VMs, all or none. :class:`OperationRefused` 417 when an operation runs on one, 404 without it."""
@@ -47,13 +54,18 @@ class Holds:
             return {vmid: slot.vm for vmid, slot in slots.items()}
 
     def release(self, vmids: Iterable[UUID], changed: Mapping[UUID, Vm]) -> None:
-        """Give them back; ``changed`` are those that were committed with a new allocation."""
+        """Give them back; ``changed`` are those that were committed with a new allocation.
+
+        A Delete or PowerOff that came meanwhile begins now: they are always accepted.
+        """
         vmids = tuple(vmids)
         with self._lock:
             for vmid in vmids:
                 slot = self._slots[vmid]
                 slot.requests = [request for request in slot.requests if request.action != HOLD]
                 slot.vm = changed.get(vmid, slot.vm)
+                for request in slot.requests:
+                    self._begin(slot, request)
         for vmid, vm in changed.items():
             self._tell(VmEvent(vmid, vm.record))
 

@@ -156,6 +156,29 @@ def test_power_off_preempts_a_power_on(make_engine: MakeEngine) -> None:
     assert_truth(rig)
 
 
+def test_delete_and_power_off_are_accepted_while_resources_are_shared_out_anew(make_engine: MakeEngine) -> None:
+    """Issue: always accepted. They wait for the end of ApplyChanges, which is all or nothing over its VMs."""
+    rig = make_engine()
+    vmid, idle = rig.running(), rig.engine.add()
+    rig.engine.holds.take((vmid, idle))
+    assert refusal(lambda: rig.engine.submit(vmid, Primitive.SUSPEND)) == 417
+    power_off = rig.engine.submit(vmid, Primitive.POWER_OFF)
+    assert refusal(lambda: rig.engine.submit(vmid, Primitive.POWER_OFF)) == 417
+    delete = rig.engine.submit(vmid, Primitive.DELETE)
+    assert refusal(lambda: rig.engine.submit(vmid, Primitive.POWER_OFF)) == 417
+    assert refusal(lambda: rig.engine.submit(idle, Primitive.DELETE)) == 405
+    assert delete.wait(0.3) is None
+    rig.engine.holds.release((vmid, idle), {})
+    first, second = power_off.wait(10), delete.wait(10)
+    assert first is not None
+    assert first.status == 500, "pre-empted"
+    assert second is not None
+    assert second.ok, second.message
+    rig.assert_no_trace(vmid)
+    assert rig.state(idle) is VmState.NOT_CREATED
+    assert_truth(rig)
+
+
 def test_what_is_past_its_point_of_no_return_is_not_cancelled(make_engine: MakeEngine) -> None:
     rig = make_engine()
     vmid = rig.running()
