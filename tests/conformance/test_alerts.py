@@ -136,6 +136,7 @@ def test_malformed_questions(code: int, items: tuple[str, ...], status: int) -> 
 
 @rule("Alerts: user interaction", "without a user interface: 406")
 def test_no_user_interface(syntax: str) -> None:
+    """A-44."""
     assert codes(Board(syntax).ask(ui_alert(1100, "", "text")))[1:] == [("Alert", "406")]
 
 

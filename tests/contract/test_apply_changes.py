@@ -11,7 +11,7 @@ import pytest
 
 from dom0_agent.hypervisor.interface import DomainState, HypervisorError
 from dom0_agent.hypervisor.resources import Scheduling
-from dom0_agent.operation import OperationRefused, OperationResult
+from dom0_agent.operation import OperationHandle, OperationRefused, OperationResult
 from dom0_agent.resources.apply import Wish
 from dom0_agent.resources.enforcer import Enforcer
 from dom0_agent.resources.picture import Resource
@@ -210,25 +210,33 @@ def test_a_suspended_vm_gets_its_allocation_when_it_goes_on(three: tuple[Rig, li
 
 
 def test_nobody_else_has_a_vm_meanwhile(three: tuple[Rig, list[UUID]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A-08: 417 for a primitive while ApplyChanges runs, and for ApplyChanges while a primitive runs."""
+    """A-08: 417 for a primitive while ApplyChanges runs, and for ApplyChanges while a primitive runs; but PowerOff and
+    Delete are always accepted, and wait for its end."""
     rig, vmids = three
     refusals: list[int] = []
+    accepted: list[OperationHandle] = []
     works = Enforcer.apply
 
     def meanwhile(enforcer: Enforcer, *args: object, **rest: object) -> None:
-        for primitive in (Primitive.POWER_OFF, Primitive.DELETE, Primitive.SUSPEND):
-            with pytest.raises(OperationRefused) as refused:
-                rig.engine.submit(vmids[0], primitive)
-            refusals.append(refused.value.status)
+        with pytest.raises(OperationRefused) as refused:
+            rig.engine.submit(vmids[0], Primitive.SUSPEND)
+        refusals.append(refused.value.status)
         with pytest.raises(OperationRefused) as refused:
             rig.apply.submit(Wish({vmids[0]: changed(rig, vmids[0], cpu=1)}, {}), None)
         refusals.append(refused.value.status)
+        if not accepted:
+            accepted.append(rig.engine.submit(vmids[0], Primitive.POWER_OFF))
+            assert accepted[0].wait(0.2) is None
         works(enforcer, *args, **rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Enforcer, "apply", meanwhile)
     assert apply(rig, {vmids[0]: changed(rig, vmids[0], cpu=20)}).ok
-    assert refusals == [417] * 4
-    assert rig.do(vmids[0], Primitive.POWER_OFF).ok
+    assert set(refusals) == {417}
+    ended = accepted[0].wait(2 * rig.backend.patience)
+    assert ended is not None
+    assert ended.ok, ended.message
+    assert rig.state(vmids[0]) is VmState.POWERED_OFF
+    assert rig.record(vmids[0]).allocation.cpu == 20
 
 
 def test_a_vm_without_new_config_is_not_touched(three: tuple[Rig, list[UUID]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Which requirements a test proves: the ids that its own text cites, in its docstring, comments, marks or messages.
 
-A module's docstring counts for all of its tests. Ranges are understood: ``R-010 to R-012``, ``VirMO-C-002 to C-008``.
+A module's docstring counts for all of its tests. Ranges are understood: ``R-010 to R-012``, ``VirMO-C-002 to C-008``,
+``A-29 to A-32`` (readings).
 Read from the source, without importing it. Knows no results.
 """
 
@@ -12,16 +13,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.requirements.readings import READINGS
 from tests.requirements.register import CONFORMANCE, REQUIREMENTS
 
 TESTS = Path(__file__).resolve().parents[1]
 #: Cites ids only to test this machinery.
 _NOT_MEANT = TESTS / "unit/test_requirements.py"
-_KNOWN = REQUIREMENTS | CONFORMANCE
+_KNOWN = frozenset((*REQUIREMENTS, *CONFORMANCE, *READINGS))
 
 _ID = re.compile(
-    r"\b(?P<kind>R-|OMA-ERDEF-VirMO-[CS]-|VirMO-[TCS]-)(?P<first>\d{3})(?:-[MO])?\b"
-    r"(?:\s*(?:to|through|…|\.\.+|-)\s*(?:R-|VirMO-[TCS]-|[TCS]-)(?P<last>\d{3})\b)?"
+    r"\b(?:(?P<kind>R-|OMA-ERDEF-VirMO-[CS]-|VirMO-[TCS]-)(?P<first>\d{3})(?:-[MO])?|(?P<reading>A-)(?P<number>\d\d))\b"
+    r"(?:\s*(?:to|through|…|\.\.+|-)\s*(?:R-|VirMO-[TCS]-|[TCS]-|A-)(?P<last>\d{2,3})\b)?"
 )
 
 
@@ -37,12 +39,10 @@ class Citation:
 def cited(text: str) -> Iterator[str]:
     """The ids in a text, ranges spelled out: to the ids that there are between the two."""
     for found in _ID.finditer(text):
-        first = f"{found['kind']}{found['first']}"
-        if not found["last"]:
-            yield first
-            continue
-        numbers = range(int(found["first"]), int(found["last"]) + 1)
-        yield from (one for one in (f"{found['kind']}{number:03}" for number in numbers) if one in _KNOWN)
+        kind, first = found["kind"] or found["reading"], found["first"] or found["number"]
+        numbers = range(int(first), int(found["last"] or first) + 1)
+        ids = (f"{kind}{number:0{len(first)}}" for number in numbers)
+        yield from (one for one in ids if one in _KNOWN or not found["last"])
 
 
 def citations(root: Path = TESTS) -> list[Citation]:

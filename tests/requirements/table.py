@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.requirements.cited import TESTS, Citation
+from tests.requirements.readings import READINGS
 from tests.requirements.register import CONFORMANCE, REQUIREMENTS
 from tests.requirements.results import Results
 
@@ -32,6 +33,14 @@ Generated: `tests/run` ends with it, or `python3 -m tests.requirements FILE…` 
 wrote.
 """
 
+READINGS_HEADING = """
+## Readings
+
+How we read the specification where it has gaps or contradicts itself.
+
+| id | reading | tests | result |
+|---|---|---|---|"""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -52,9 +61,7 @@ class Row:
 
 def rows(found: Iterable[Citation], results: Results) -> Iterator[Row]:
     """A row for each requirement of the register."""
-    by_requirement: dict[str, list[Citation]] = defaultdict(list)
-    for citation in found:
-        by_requirement[citation.requirement].append(citation)
+    by_requirement = _by_requirement(found)
     for requirement, (clause, level, text) in (REQUIREMENTS | CONFORMANCE).items():
         tests = by_requirement[requirement]
         yield Row(requirement, clause, level, text, _files(tests), _result(tests, results))
@@ -62,6 +69,7 @@ def rows(found: Iterable[Citation], results: Results) -> Iterator[Row]:
 
 def markdown(found: Iterable[Citation], results: Results) -> str:
     """The whole file."""
+    found = list(found)
     table = list(rows(found, results))
     tested = sum(row.result.startswith("pass") for row in table)
     lines = [
@@ -71,8 +79,25 @@ def markdown(found: Iterable[Citation], results: Results) -> str:
         "| id | clause | level | requirement | tests | result |",
         "|---|---|---|---|---|---|",
         *(row.markdown() for row in table),
+        READINGS_HEADING,
+        *_readings(found, results),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _readings(found: Iterable[Citation], results: Results) -> Iterator[str]:
+    """A line for each reading."""
+    by_reading = _by_requirement(found)
+    for reading, text in READINGS.items():
+        tests = by_reading[reading]
+        yield f"| {reading} | {text.replace('<', '&lt;')} | {_files(tests)} | {_result(tests, results)} |"
+
+
+def _by_requirement(found: Iterable[Citation]) -> dict[str, list[Citation]]:
+    by_requirement: dict[str, list[Citation]] = defaultdict(list)
+    for citation in found:
+        by_requirement[citation.requirement].append(citation)
+    return by_requirement
 
 
 def _files(tests: list[Citation]) -> str:

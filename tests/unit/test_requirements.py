@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.requirements.cited import Citation, citations, cited
+from tests.requirements.readings import READINGS
 from tests.requirements.register import CONFORMANCE, REQUIREMENTS
 from tests.requirements.results import Results, read_results
 from tests.requirements.table import SCOPE, markdown, rows, written
@@ -19,7 +20,8 @@ from tests.requirements.table import SCOPE, markdown, rows, written
     ("text", "ids"),
     [
         ("R-010 and R-012.", ["R-010", "R-012"]),
-        ("R-018 to R-020, A-01", ["R-018", "R-019", "R-020"]),
+        ("R-018 to R-020, A-01", ["R-018", "R-019", "R-020", "A-01"]),
+        ("A-29 to A-31; SHA-256, UTF-8, A-100", ["A-29", "A-30", "A-31"]),
         ("VirMO-C-002 to C-004; VirMO-T-001-M", ["VirMO-C-002", "VirMO-C-003", "VirMO-C-004", "VirMO-T-001"]),
         ("OMA-ERDEF-VirMO-C-001-M", ["OMA-ERDEF-VirMO-C-001"]),
         ("XR-0100 R-1234 R-99", []),
@@ -33,8 +35,12 @@ def test_every_requirement_in_scope_is_cited_by_a_test() -> None:
     assert sorted(SCOPE - {citation.requirement for citation in citations()}) == []
 
 
+def test_every_reading_is_cited_by_a_test() -> None:
+    assert sorted(READINGS.keys() - {citation.requirement for citation in citations()}) == []
+
+
 def test_no_test_cites_what_does_not_exist() -> None:
-    strange = [found for found in citations() if found.requirement not in REQUIREMENTS | CONFORMANCE]
+    strange = [found for found in citations() if found.requirement not in REQUIREMENTS | CONFORMANCE | READINGS]
     assert strange == []
 
 

@@ -83,7 +83,8 @@ def declared() -> dict[str, NodeDef]:
 
 @pytest.mark.parametrize(("path", "status", "occurrence", "format_", "access"), ROWS, ids=[row[0] for row in ROWS])
 def test_a_row_of_the_node_tables(path: str, status: str, occurrence: str, format_: str, access: str) -> None:
-    """R-030, R-059; VirMO-T-002-M, VirMO-T-003-O, VirMO-T-004-M: there, with its occurrence, format and access."""
+    """R-030, R-059, A-11, A-50; VirMO-T-002-M, VirMO-T-003-O, VirMO-T-004-M: there, so spelled, with its occurrence,
+    format and access."""
     nodes = declared()
     needed = status == "Required" or status.removeprefix("if") in nodes
     if path not in nodes:
@@ -109,7 +110,7 @@ def test_optional_nodes_come_together() -> None:
 
 
 def test_there_are_no_nodes_beside_the_tables_but_below_ext() -> None:
-    """R-068, VirMO-T-003-O: what is ours alone is below Ext; what is below DMTree belongs to the VM's own objects."""
+    """R-068, A-01, VirMO-T-003-O: ours alone is what is below Ext; below DMTree are the VM's own objects."""
     known = {row[0] for row in ROWS}
     others = [path for path in declared() if path not in known and not {"Ext", "DMTree"} & set(path.split("/"))]
     assert others == []

@@ -123,7 +123,7 @@ def test_client_owned_leaves_cannot_be_replaced(device: Device, leaf: str) -> No
 
 
 def test_device_resources_are_told(device: Device) -> None:
-    """R-064 to R-066."""
+    """R-064 to R-066, A-54."""
     assert device.get("./VirMO/DeviceResources") == "RAM=8589934592&Storage=68719476736"
     assert status_of(device.replace, "./VirMO/DeviceResources", "RAM=1") == 405
 

@@ -114,7 +114,7 @@ def test_failed_member_is_no_executed_write() -> None:
 
 
 def test_nested_atomic_and_exec_are_refused() -> None:
-    """6.1: 500 and 405."""
+    """6.1, A-51: 500 and 405."""
     tree, machines, _ = make_tree()
     with tree.atomic() as atomic:
         with pytest.raises(DMError) as caught, tree.atomic():

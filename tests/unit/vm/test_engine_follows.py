@@ -194,7 +194,7 @@ def test_vms_can_be_left_off_after_a_reboot_of_dom0(
 
 
 def test_where_nothing_can_be_saved_suspend_pauses_and_says_so(make_engine: MakeEngine) -> None:
-    """Arm; design: pauses the domain, keeps its allocation, and says so."""
+    """A-10: Arm; pauses the domain, keeps its allocation, and says so."""
     rig = make_engine(can_save=False)
     vmid = rig.running()
     boot_id, beats = rig.beats(vmid)

@@ -55,7 +55,7 @@ def test_entries_are_added_listed_and_forgotten(make_engine: MakeEngine) -> None
 
 
 def test_wrong_states_unknown_vms_and_images_are_refused_at_once(make_engine: MakeEngine) -> None:
-    """A-08, A-20."""
+    """A-08, A-20, A-21."""
     rig = make_engine()
     vmid = rig.engine.add()
     for primitive in (Primitive.SUSPEND, Primitive.RESUME, Primitive.POWER_ON, Primitive.POWER_OFF, Primitive.DELETE):

@@ -89,7 +89,7 @@ def ask(device: GuestDevice, command: str) -> tuple[str, list[str]]:
 
 
 def test_a_message_is_shown(device: GuestDevice, person: Person) -> None:
-    """R-149 to R-156: 1100."""
+    """R-149 to R-156, A-46: 1100."""
     assert ask(device, alert(1100, "Maintenance tonight", options="MINDT=1")) == ("200", [])
     assert "Maintenance tonight" in person.screen
 
