@@ -12,6 +12,9 @@ from typing import Any
 
 from guest_shim.ask import CAPABILITY, Ask
 from guest_shim.bootstrap import Bootstrap
+from guest_shim.dcmo import MOID as DCMO
+from guest_shim.dcmo import SERVED as DCMO_SERVED
+from guest_shim.dcmo import Dcmo
 from guest_shim.dispatch import NOT_FOUND, Answer, Dispatcher, Request, ShimError
 from guest_shim.facts import DETAIL_SERVED, DEVDETAIL, DEVINFO, INFO_SERVED, Facts
 from guest_shim.guest_update import CAPABILITY as UPDATER
@@ -32,6 +35,10 @@ class Management:
     def __init__(self, places: Places) -> None:
         self.lawmo, self.scomo, facts = Lawmo(places), Scomo(places), Facts(places)
         self.ask, self.update, self.bootstrap = Ask(places), GuestUpdate(places), Bootstrap(places)
+        self._configured: dict[str, Callable[[dict[str, str]], None]] = {
+            LAWMO: self.lawmo.configure,
+            DCMO: Dcmo(places).configure,
+        }
         self._readers: dict[str, Callable[[], dict[str, str]]] = {
             LAWMO: self.lawmo.read,
             SCOMO: self.scomo.read,
@@ -47,7 +54,7 @@ class Management:
     def register(self, dispatcher: Dispatcher) -> None:
         """Answer the verbs, and say in hello what is served. A lock from before a reboot is made again at once."""
         self.lawmo.resume()
-        dispatcher.objects += [LAWMO_SERVED, SCOMO_SERVED, INFO_SERVED, DETAIL_SERVED]
+        dispatcher.objects += [LAWMO_SERVED, SCOMO_SERVED, INFO_SERVED, DETAIL_SERVED, DCMO_SERVED]
         if self.ask.way() is not None:
             dispatcher.capabilities.add(CAPABILITY)
         if self.update.is_there():
@@ -71,12 +78,11 @@ class Management:
 
     def configure(self, request: Request) -> Answer:
         """``configure {moid}``: the payload is an object, configuration leaf's path → value."""
-        if request.fields.get("moid") != LAWMO:
-            raise ShimError(NOT_FOUND, f"no configuration is kept for {request.fields.get('moid')!r}")
+        configure: Callable[[dict[str, str]], None] = _part(self._configured, request)
         nodes = json.loads(request.payload)
         if not isinstance(nodes, dict):
             raise ShimError(412, "the configuration is not an object")
-        self.lawmo.configure({str(path): str(value) for path, value in nodes.items()})
+        configure({str(path): str(value) for path, value in nodes.items()})
         return Answer()
 
     def execute(self, request: Request) -> Answer:

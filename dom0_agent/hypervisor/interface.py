@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 from uuid import UUID
 
 if TYPE_CHECKING:
@@ -79,6 +79,30 @@ class Vif:
 
 
 @dataclass(frozen=True, slots=True)
+class Pci:
+    """A PCI device of the machine that is passed through."""
+
+    address: str  #: 0000:03:00.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usb:
+    """A USB port of the machine: what is plugged in there is passed through."""
+
+    port: str  #: as sysfs calls it: 3-1.4
+
+
+@dataclass(frozen=True, slots=True)
+class Fixture:
+    """What a domain has from its building to its end: it neither comes nor goes meanwhile."""
+
+    kind: Literal["console", "display"]  #: display: a framebuffer with its keyboard and pointer
+
+
+Device = Disk | Vif | Pci | Usb | Fixture
+
+
+@dataclass(frozen=True, slots=True)
 class DomainConfig:
     """All that is needed to build a domain. ``name`` and paths are made by the agent, never by a server."""
 
@@ -94,6 +118,10 @@ class DomainConfig:
     cmdline: str = ""
     disks: tuple[Disk, ...] = ()
     vifs: tuple[Vif, ...] = ()
+    pci: tuple[Pci, ...] = ()
+    usb: tuple[Usb, ...] = ()
+    display: bool = False
+    later_pci: bool = False  #: it may get a PCI device while it runs
 
 
 @dataclass(frozen=True, slots=True)

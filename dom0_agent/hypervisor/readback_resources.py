@@ -14,8 +14,8 @@ from typing import Protocol
 from uuid import UUID
 
 from dom0_agent.hypervisor.broker import MIB, MemoryBroker
-from dom0_agent.hypervisor.interface import Disk, DomainInfo, HypervisorError, HypervisorTimeout, Vif
-from dom0_agent.hypervisor.resources import DOM0, BeyondMaximum, MemoryLimits, Progress, Scheduling
+from dom0_agent.hypervisor.interface import Device, DomainInfo, Fixture, HypervisorError, HypervisorTimeout, NotCapable
+from dom0_agent.hypervisor.resources import DOM0, BeyondMaximum, MemoryLimits, Progress, Scheduling, device_name
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +39,9 @@ class RawResources(Protocol):
     def disk_size(self, domain: DomainInfo, device: str) -> int: ...
     def resize_disk(self, domain: DomainInfo, device: str) -> None: ...
     def attached(self, domain: DomainInfo) -> frozenset[str]: ...
-    def attach(self, domain: DomainInfo, device: Disk | Vif) -> None: ...
-    def detach(self, domain: DomainInfo, device: Disk | Vif, *, force: bool) -> None: ...
+    def present(self, device: Device) -> bool: ...
+    def attach(self, domain: DomainInfo, device: Device) -> None: ...
+    def detach(self, domain: DomainInfo, device: Device, *, force: bool) -> None: ...
     def interfaces(self, domain: DomainInfo) -> tuple[str, ...]: ...
 
 
@@ -165,18 +166,24 @@ class ReadBackResources:
         """What is attached now."""
         return self._raw.attached(self._get(uuid, "devices"))
 
-    def attach(self, uuid: UUID, device: Disk | Vif) -> None:
-        """Add a disk or an interface."""
+    def present(self, device: Device) -> bool:
+        """Whether dom0 has it to give."""
+        return self._raw.present(device)
+
+    def attach(self, uuid: UUID, device: Device) -> None:
+        """Add a device."""
         domain, name = self._get(uuid, "attach"), device_name(device)
         if name not in self._raw.attached(domain):
+            _need_plug(domain, device)
             self._raw.attach(domain, device)
             self._await_device(domain, name, there=True)
 
-    def detach(self, uuid: UUID, device: Disk | Vif) -> None:
-        """Take a disk or an interface away, by force when the guest does not let go."""
+    def detach(self, uuid: UUID, device: Device) -> None:
+        """Take a device away, by force when the guest does not let go."""
         domain, name = self._get(uuid, "detach"), device_name(device)
         if name not in self._raw.attached(domain):
             return
+        _need_plug(domain, device)
         try:
             self._raw.detach(domain, device, force=False)
             self._await_device(domain, name, there=False)
@@ -202,6 +209,6 @@ class ReadBackResources:
         return 0 if uuid == DOM0 else self._get(uuid, call).domid
 
 
-def device_name(device: Disk | Vif) -> str:
-    """What a device is called in :meth:`attached`."""
-    return device.device if isinstance(device, Disk) else device.mac.lower()
+def _need_plug(domain: DomainInfo, device: Device) -> None:
+    if isinstance(device, Fixture):
+        raise NotCapable(f"{device.kind} of domain {domain.uuid}: it comes and goes with the domain only")

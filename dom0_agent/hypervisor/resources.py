@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from dom0_agent.hypervisor.interface import Disk, HypervisorError, Vif
+from dom0_agent.hypervisor.interface import Device, Disk, Fixture, HypervisorError, Pci, Usb, Vif
 
 #: Xen's UUID of dom0, whose weight can be set like that of any domain.
 DOM0 = UUID(int=0)
@@ -77,13 +77,31 @@ class DomainResources(Protocol):
         """Have the backend take the new size of the file behind ``device``."""
 
     def attached(self, uuid: UUID) -> frozenset[str]:
-        """What is attached now: disks by device (``xvdb``), interfaces by MAC."""
+        """What is attached now, by :func:`device_name`. The console is not told: every domain has it."""
 
-    def attach(self, uuid: UUID, device: Disk | Vif) -> None:
-        """Add a disk or an interface to a domain. No error when it has it already."""
+    def present(self, device: Device) -> bool:
+        """Whether dom0 has it to give: a USB device is plugged in, a PCI device can be assigned."""
 
-    def detach(self, uuid: UUID, device: Disk | Vif) -> None:
-        """Take a disk or an interface away, by force when the guest does not let go. No error when it was not there."""
+    def attach(self, uuid: UUID, device: Device) -> None:
+        """Add a device to a domain. No error when it has it already; :class:`NotCapable` for a :class:`Fixture`."""
+
+    def detach(self, uuid: UUID, device: Device) -> None:
+        """Take a device away, by force when the guest does not let go. No error when it was not there."""
 
     def interfaces(self, uuid: UUID) -> tuple[str, ...]:
         """dom0's names of the domain's network interfaces (``vif3.0``) that are there now."""
+
+
+def device_name(device: Device) -> str:
+    """What a device is called in :meth:`DomainResources.attached`."""
+    match device:
+        case Disk():
+            return device.device
+        case Vif():
+            return device.mac.lower()
+        case Pci():
+            return f"pci:{device.address}"
+        case Usb():
+            return f"usb:{device.port}"
+        case Fixture():
+            return device.kind

@@ -219,7 +219,7 @@ class Xl:
 
     @contextlib.contextmanager
     def _config_file(self, config: DomainConfig) -> Iterator[Path]:
-        text = xlcfg.render(config)
+        text = xlcfg.render(config, self._resources.devices.usb_addresses())
         path = self._run_dir / f"{config.uuid}.xlcfg"
         try:
             path.write_text(text, encoding="ascii")

@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Protocol
 
 from dom0_agent.hypervisor import xlcfg
-from dom0_agent.hypervisor.interface import Disk, DomainInfo, HypervisorError, NotCapable, Vif
+from dom0_agent.hypervisor.interface import Device, Disk, DomainInfo, HypervisorError, NotCapable, Pci, Usb, Vif
 from dom0_agent.hypervisor.resources import MemoryLimits, Scheduling
 from dom0_agent.hypervisor.tool import ToolResult
 from dom0_agent.hypervisor.xenstore import XenStoreError
+from dom0_agent.hypervisor.xl_devices import DEVICE, XlDevices
 
 KIB, MIB = 1 << 10, 1 << 20
 SECTOR = 512  #: what XenStore and sysfs count disks in
 #: Seconds for calls that flip a switch.
 SHORT = 60.0
-#: Seconds for a guest to take a device or to let go of it.
-DEVICE = 40.0
 NETWORK_DEVICES = Path("/sys/class/net")
 BLOCK_DEVICES = Path("/sys/block")
 
@@ -61,6 +60,7 @@ class XlResources:
         self._run = run
         self._scheduler = scheduler
         self._direct = direct
+        self.devices = XlDevices(run, lambda path: bool(self._list(path)) or self._read(path) is not None)
 
     # -- processors -------------------------------------------------------------------------------------------------
 
@@ -154,25 +154,37 @@ class XlResources:
         """What dom0's backends have for the domain."""
         disks = {self._text(f"{path}/dev") for path in self._backends(domain, "vbd")}
         macs = {self._text(f"{path}/mac").lower() for path in self._backends(domain, "vif")}
-        return frozenset((disks | macs) - {""})
+        return frozenset((disks | macs | self.devices.attached(domain)) - {""})
 
-    def attach(self, domain: DomainInfo, device: Disk | Vif) -> None:
-        """``xl block-attach`` or ``xl network-attach``."""
+    def present(self, device: Device) -> bool:
+        """Disks and interfaces always are."""
+        return self.devices.present(device)
+
+    def attach(self, domain: DomainInfo, device: Device) -> None:
+        """``xl block-attach`` or ``xl network-attach``; devices of the machine: see :class:`XlDevices`."""
         call = f"attach to domain {domain.uuid}"
+        if isinstance(device, Pci | Usb):
+            self.devices.attach(domain, device)
+            return
         if isinstance(device, Disk):
             specification = xlcfg.disk_specification(domain.uuid, device)
             self._run(["xl", "block-attach", str(domain.domid), specification], DEVICE, call)
             return
+        assert isinstance(device, Vif), "a fixture is refused before it comes here"
         specification = xlcfg.vif_specification(domain.uuid, device)
         self._run(["xl", "network-attach", str(domain.domid), *specification.split(",")], DEVICE, call)
 
-    def detach(self, domain: DomainInfo, device: Disk | Vif, *, force: bool) -> None:
+    def detach(self, domain: DomainInfo, device: Device, *, force: bool) -> None:
         """``xl block-detach`` or ``xl network-detach``, which has no force of its own."""
         call = f"detach from domain {domain.uuid}"
+        if isinstance(device, Pci | Usb):
+            self.devices.detach(domain, device, force=force)
+            return
         if isinstance(device, Disk):
             options = ["--force"] if force else []
             self._run(["xl", "block-detach", *options, str(domain.domid), device.device], DEVICE, call)
             return
+        assert isinstance(device, Vif), "a fixture is refused before it comes here"
         self._run(["xl", "network-detach", str(domain.domid), device.mac], DEVICE, call)
 
     def interfaces(self, domain: DomainInfo) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ is invalid, and reads ``\\101`` as the end of the string.)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
-from dom0_agent.hypervisor.interface import Disk, DomainConfig, DomainType, HypervisorError, Vif
+from dom0_agent.hypervisor.interface import Disk, DomainConfig, DomainType, HypervisorError, Pci, Usb, Vif
 
 MIB = 1 << 20
 
@@ -24,11 +24,18 @@ _DEVICE = re.compile(r"(xvd|hd|sd)[a-z][0-9]{0,2}")
 _FORMATS = frozenset({"raw", "qcow2"})
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _BRIDGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")  # IFNAMSIZ
+_PCI = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
+_USB = re.compile(r"[0-9]{1,3}-[0-9]{1,3}(\.[0-9]{1,3}){0,6}")
+#: A screen that only dom0 itself can look at.
+_SCREEN = "vnc=1,vnclisten=127.0.0.1,vncunused=1"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def render(config: DomainConfig) -> str:
-    """The file for ``xl create`` and ``xl restore``. :class:`HypervisorError` when a value cannot be written safely."""
+def render(config: DomainConfig, usb_addresses: Mapping[str, tuple[int, int]] | None = None) -> str:
+    """The file for ``xl create`` and ``xl restore``. :class:`HypervisorError` when a value cannot be written safely.
+
+    ``usb_addresses``: port → (bus, device) of what is plugged in; nothing is passed through from the other ports.
+    """
     if not _NAME.fullmatch(config.name):
         raise _unsafe(config.uuid, "name", config.name)
     settings: dict[str, str] = {
@@ -55,11 +62,24 @@ def render(config: DomainConfig) -> str:
             raise HypervisorError(f"domain {config.name}: its kernel command line is over {CMDLINE_CAP} characters")
         settings["cmdline"] = quote(config.cmdline)
     if config.type is DomainType.HVM:
-        settings |= {"serial": quote("pty"), "vga": quote("none"), "vnc": "0", "sdl": "0"}
+        screen = {"vga": quote("stdvga"), "vnc": "1", "vnclisten": quote("127.0.0.1"), "vncunused": "1"}
+        settings |= {"serial": quote("pty"), **(screen if config.display else {"vga": quote("none"), "vnc": "0"})}
+        settings["sdl"] = "0"
+    elif config.display:
+        settings["vfb"] = _list([_SCREEN])
     if config.disks:
         settings["disk"] = _list(disk_specification(config.uuid, disk) for disk in config.disks)
     if config.vifs:
         settings["vif"] = _list(vif_specification(config.uuid, vif) for vif in config.vifs)
+    if config.pci:
+        settings["pci"] = _list(pci_specification(config.uuid, device) for device in config.pci)
+    elif config.later_pci:  # without it, xl builds a domain that no PCI device can be given to
+        settings["passthrough"] = quote("enabled")
+    ports = [usb_port(config.uuid, device) for device in config.usb]
+    known = usb_addresses or {}
+    plugged = [usb_specification(*known[port]) for port in ports if port in known]
+    if plugged:
+        settings["usbdev"] = _list(plugged)
     return "".join(f"{key} = {value}\n" for key, value in settings.items())
 
 
@@ -93,6 +113,25 @@ def vif_specification(domain: UUID, vif: Vif) -> str:
     if not _BRIDGE.fullmatch(vif.bridge):
         raise _unsafe(domain, "bridge", vif.bridge)
     return f"mac={vif.mac},bridge={vif.bridge}"
+
+
+def pci_specification(domain: UUID, device: Pci) -> str:
+    """A PCI device as xl.cfg and ``xl pci-attach`` take it, likewise."""
+    if not _PCI.fullmatch(device.address):
+        raise _unsafe(domain, "PCI address", device.address)
+    return device.address
+
+
+def usb_port(domain: UUID, device: Usb) -> str:
+    """A USB port's name in sysfs, likewise."""
+    if not _USB.fullmatch(device.port):
+        raise _unsafe(domain, "USB port", device.port)
+    return device.port
+
+
+def usb_specification(bus: int, device: int) -> str:
+    """A USB device as xl.cfg takes it: decimal numbers (``xl usb-list`` prints them in hexadecimal)."""
+    return f"hostbus={bus},hostaddr={device}"
 
 
 def _mebibytes(size: int) -> int:

@@ -1,7 +1,8 @@
 """DCMO of a VM (HLF-06): dom0 tells what devices there are, and attaches and detaches them itself.
 
-Nothing is asked of the guest, which cannot be trusted to restrict itself. Enable and Disable work in each Created
-state: what a VM may have is applied before the first instruction of its next start.
+Nothing is asked of the guest, which cannot be trusted to restrict itself; its shim is told what it has, so that it can
+tell its user. Enable and Disable work in each Created state: what a VM may have is applied before the first instruction
+of its next start.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Protocol
 from uuid import UUID
 
 from dom0_agent.hypervisor.interface import HypervisorError
-from dom0_agent.mo.dcmo_nodes import DISABLE_FAILED, ENABLE_FAILED, SUCCESS
+from dom0_agent.hypervisor.resources import device_name
+from dom0_agent.mo.dcmo_nodes import AT_NEXT_START, DISABLE_FAILED, ENABLE_FAILED, SUCCESS
 from dom0_agent.mo.dmtree.forwarded import ForwardedObject, Surroundings
 from dom0_agent.mo.dmtree.nodes import GuestObject
 from dom0_agent.mo.dmtree.work import Ended
@@ -28,7 +30,7 @@ class Devices(Protocol):
     """What is needed of the peripherals."""
 
     def standing(self, vmid: UUID) -> tuple[Standing, ...]: ...
-    def switch(self, vmid: UUID, name: str, *, enabled: bool) -> None: ...
+    def switch(self, vmid: UUID, name: str, *, enabled: bool) -> bool: ...
 
 
 class Dcmo(ForwardedObject):
@@ -50,8 +52,9 @@ class Dcmo(ForwardedObject):
         self.around.mirror.apply(self.kind, self.mount, nodes(standing))
 
     def connected(self) -> None:
-        """The nodes are there as soon as the object is."""
+        """The nodes are there as soon as the object is; a shim that said hello is told of them."""
         self.refresh()
+        self.push()
 
     def begin(self, record: VmRecord, path: Path, request: ExecRequest, origin: Origin) -> OperationHandle:
         """Enable or Disable."""
@@ -59,11 +62,11 @@ class Dcmo(ForwardedObject):
 
         def switch() -> Ended:
             try:
-                self._devices.switch(record.vmid, name, enabled=operation == "Enable")
+                done = self._devices.switch(record.vmid, name, enabled=operation == "Enable")
             except (HypervisorError, OperationRefused) as error:
                 return Ended(FAILED[operation], f"{operation} of {name}: {error}")
-            self.around.tasks.post(self.refresh)
-            return Ended(SUCCESS)
+            self.around.tasks.post(self.connected)
+            return Ended(SUCCESS) if done else Ended(AT_NEXT_START, f"{operation} of {name}: at the VM's next start")
 
         return self.run(record.vmid, origin, switch, lost_code=FAILED[operation])
 
@@ -78,6 +81,8 @@ def nodes(standing: tuple[Standing, ...]) -> dict[str, str]:
             "Description": one.peripheral.description,
             "Attached": _boolean(one.attached),
             "Enabled": _boolean(one.enabled),
+            "Ext/AttachedDevice": device_name(one.peripheral.device) if one.attached else "",
+            "Ext/AtNextStart": _boolean(one.at_next_start),
         }
         found |= {f"{one.peripheral.name}/{leaf}": text for leaf, text in leaves.items()}
     return found

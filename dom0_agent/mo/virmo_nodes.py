@@ -93,7 +93,8 @@ _VM_CHILDREN = (
         Format.CHR,
         SET,
         settable_default=True,
-        description="ImgID=<ImgID>&Running=true|false, and vendor keys (R-036 to R-043).",
+        description="ImgID=<ImgID>&Running=true|false, and vendor keys (R-036 to R-043): Devices=<names of devices of "
+        "the board, with commas between them>, which the VM gets for itself.",
     ),
     NodeDef(
         "Resources",

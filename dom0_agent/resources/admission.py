@@ -12,6 +12,9 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from uuid import UUID
 
+from dom0_agent.omadm.status import Status
+from dom0_agent.operation import OperationRefused
+from dom0_agent.resources.peripheral_names import is_exclusive, passed_device
 from dom0_agent.resources.picture import Device, Holding
 from dom0_agent.store.vms import StoredVm, VmTable
 from dom0_agent.vm.model import Allocation, VmState
@@ -25,6 +28,7 @@ class Admission:
         self._device = device
         self._lock = threading.RLock()
         self._promised: dict[UUID, Allocation] = {}
+        self._claimed: dict[UUID, frozenset[str]] = {}
 
     @property
     def lock(self) -> AbstractContextManager[bool]:
@@ -52,6 +56,22 @@ class Admission:
             self._promised[vmid] = allocation
             return allocation
 
+    def claim(self, vmid: UUID, devices: Iterable[str]) -> tuple[str, ...]:
+        """Devices of the board for a VM that is being created, by key; its own until :meth:`dismiss` or its end.
+
+        :class:`OperationRefused` 420 when one that only one VM can have is another's.
+        """
+        wanted = tuple(devices)
+        exclusive = {key for key in wanted if (device := passed_device(key)) is not None and is_exclusive(device)}
+        with self._lock:
+            for row in self._vms.list():
+                held = row.build.get("devices")
+                taken = exclusive & {*(held if isinstance(held, list) else ()), *self._claimed.get(row.vmid, ())}
+                if taken and row.vmid != vmid:
+                    raise OperationRefused(Status.DEVICE_FULL, f"{', '.join(sorted(taken))}: VM {row.vmid} has it")
+            self._claimed[vmid] = frozenset(exclusive)
+        return wanted
+
     def promise(self, allocations: Iterable[tuple[UUID, Allocation]]) -> None:
         """While these VMs change they count with the larger of what they have and what they are to get."""
         with self._lock:
@@ -62,6 +82,7 @@ class Admission:
         with self._lock:
             for vmid in vmids:
                 self._promised.pop(vmid, None)
+                self._claimed.pop(vmid, None)
 
     def _holding(self, row: StoredVm) -> Holding:
         record, promised = row.record, self._promised.get(row.vmid)

@@ -48,6 +48,13 @@ class ResourcesConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     peripherals: tuple[PeripheralName, ...] = setting("names of devices on this board", ())
 
+    def __post_init__(self) -> None:
+        for what in ("device", "name"):
+            given = [getattr(one, what) for one in self.peripherals]
+            twice = sorted({text for text in given if given.count(text) > 1})
+            if twice:
+                raise ValueError(f"peripherals: {what} {', '.join(twice)} is given twice")
+
 
 @dataclass(frozen=True, slots=True)
 class MetricsConfig:

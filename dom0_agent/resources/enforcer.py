@@ -7,7 +7,7 @@ One VM at a time; which VM gets what is decided elsewhere. Must not know OMA DM.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from uuid import UUID
 
@@ -17,7 +17,8 @@ from dom0_agent.resources.bandwidth import rate_for
 from dom0_agent.resources.config import ResourcesConfig
 from dom0_agent.resources.cpu import CpuShare, cpu_share
 from dom0_agent.resources.network import Rate, Shaper
-from dom0_agent.resources.peripherals import Peripheral, differ, follow, peripherals_of, without_disabled
+from dom0_agent.resources.peripheral_names import devices_named
+from dom0_agent.resources.peripherals import Peripheral, differ, follow, peripherals_of, with_devices
 from dom0_agent.resources.picture import Resource
 from dom0_agent.resources.plan import vendor_of
 from dom0_agent.resources.storage import ROLE, DataDisks
@@ -49,8 +50,12 @@ class Enforcer:
         share = self.cpu_share(vm, vm.record.allocation)
         ram = vm.saved_ram or config.memory
         most = max(ram, vm.built_ram or 0) if vm.record.state is VmState.SUSPENDED else ram
-        config = without_disabled(vm, config)
+        config = with_devices(vm, config, self._hypervisor.resources.present)
         return replace(config, vcpus=share.vcpus, max_vcpus=share.max_vcpus, memory=ram, max_memory=most)
+
+    def devices_named(self, vendor: Mapping[str, str]) -> tuple[str, ...]:
+        """See :func:`~dom0_agent.resources.peripheral_names.devices_named`."""
+        return devices_named(vendor, self._config.peripherals)
 
     def started(self, vm: Vm) -> None:
         """Give a domain that was built, and does not run yet, its shares."""

@@ -1,24 +1,36 @@
 """A VM's peripherals: what there is, what is allowed, and taking it away in dom0 (HLF-06).
 
-A guest cannot be trusted to restrict itself: a disabled interface or disk is detached, and is not there when its VM
-starts again. What is allowed is the VM's and durable before the machine follows; what follows is looked at again and
-again. Must not know the management tree.
+A guest cannot be trusted to restrict itself: a disabled device is detached, and is not there when its VM starts again.
+What is allowed is the VM's and durable before the machine follows; what follows is looked at again and again. What no
+tool can take from a running domain goes at its next start; what none can take at all is told so. Must not know the
+management tree.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
-from dom0_agent.hypervisor.interface import Disk, DomainConfig, Hypervisor, HypervisorError, NoSuchDomain, Vif
-from dom0_agent.hypervisor.readback_resources import device_name
+from dom0_agent.hypervisor.interface import (
+    Device,
+    Disk,
+    DomainConfig,
+    Fixture,
+    Hypervisor,
+    HypervisorError,
+    NoSuchDomain,
+    Pci,
+    Usb,
+    Vif,
+)
+from dom0_agent.hypervisor.resources import device_name
 from dom0_agent.omadm.status import Status
 from dom0_agent.operation import OperationRefused
-from dom0_agent.resources.peripheral_names import PeripheralName
+from dom0_agent.resources.peripheral_names import PeripheralName, passed_device
 from dom0_agent.store.vms import VmTable
 from dom0_agent.vm.definition import Vm
 from dom0_agent.vm.model import VmState
@@ -36,13 +48,22 @@ class Peripheral:
     name: str
     group: str
     description: str
-    device: Disk | Vif
+    device: Device
+
+    @property
+    def comes_and_goes(self) -> bool:
+        """Whether it can be attached and detached while the VM runs."""
+        return not isinstance(self.device, Fixture)
+
+
+#: What every domain has, and Xen knows no way to build one without.
+CONSOLE = "console"
 
 
 def peripherals_of(vm: Vm, bridge: str, names: Sequence[PeripheralName] = ()) -> tuple[Peripheral, ...]:
-    """The devices of a VM that can be taken away: each interface, and the data disk."""
+    """The devices of a VM: each interface, the data disk, what of the board it was given, and its console."""
     called = {name.device: name for name in names}
-    found: list[tuple[str, str, str, Disk | Vif]] = []
+    found: list[tuple[str, str, str, Device]] = []
     if bridge:
         for number, mac in enumerate(vm.macs):
             found.append((f"vif{number}", "Connectivity", f"network interface {mac}", Vif(mac, bridge)))
@@ -50,6 +71,13 @@ def peripherals_of(vm: Vm, bridge: str, names: Sequence[PeripheralName] = ()) ->
         if disk.role == DATA:
             device = Disk(Path(disk.path), disk.device, disk.format, disk.read_only)
             found.append((disk.device, "Hardware", "data disk", device))
+    for key in vm.devices:
+        passed = passed_device(key)
+        if passed is not None:
+            found.append((key, *_ABOUT[type(passed)], passed))
+    if vm.definition is not None:
+        about = "the domain's console; Xen gives one to every domain, and it cannot be taken away"
+        found.append((CONSOLE, "Input/Output", about, Fixture("console")))
     return tuple(
         Peripheral(
             key,
@@ -62,13 +90,31 @@ def peripherals_of(vm: Vm, bridge: str, names: Sequence[PeripheralName] = ()) ->
     )
 
 
-def without_disabled(vm: Vm, config: DomainConfig) -> DomainConfig:
-    """What to build the domain from: what is disabled is not there at its first instruction."""
+_ABOUT: dict[type[Device], tuple[str, str]] = {
+    Pci: ("Hardware", "PCI device of the board"),
+    Usb: ("Hardware", "USB device of the board"),
+    Fixture: ("Input/Output", "virtual framebuffer with keyboard and pointer; it comes and goes with the next start"),
+}
+
+
+def with_devices(vm: Vm, config: DomainConfig, present: Callable[[Device], bool]) -> DomainConfig:
+    """What to build the domain from: what is disabled is not there at its first instruction.
+
+    Nor is what is ``present`` nowhere: a USB device that is not plugged in keeps no VM from starting. What was saved
+    with a display goes on with it, and without it what was saved without.
+    """
     macs = {mac.lower() for number, mac in enumerate(vm.macs) if f"vif{number}" in vm.disabled}
+    asleep = vm.record.state is VmState.SUSPENDED
+    passed = {key: device for key in vm.devices if (device := passed_device(key)) is not None}
+    given = [device for key, device in passed.items() if key not in vm.disabled and present(device)]
     return replace(
         config,
         vifs=tuple(vif for vif in config.vifs if vif.mac.lower() not in macs),
         disks=tuple(disk for disk in config.disks if disk.device not in vm.disabled),
+        pci=tuple(device for device in given if isinstance(device, Pci)),
+        usb=tuple(device for device in given if isinstance(device, Usb)),
+        display=vm.built_display if asleep else any(isinstance(device, Fixture) for device in given),
+        later_pci=any(isinstance(device, Pci) for device in passed.values()),
     )
 
 
@@ -79,6 +125,7 @@ class Standing:
     peripheral: Peripheral
     enabled: bool
     attached: bool
+    at_next_start: bool = False  #: it is not yet as it is to be, and will be when the VM starts next
 
 
 class Holds(Protocol):
@@ -108,20 +155,31 @@ class Peripherals:
         vm = Vm.load(row)
         attached = self._attached(vm)
         return tuple(
-            Standing(found, found.key not in vm.disabled, device_name(found.device) in attached)
+            self._standing(vm, found, device_name(found.device) in attached)
             for found in peripherals_of(vm, self._bridge, self._names)
         )
 
-    def switch(self, vmid: UUID, name: str, *, enabled: bool) -> None:
+    def _standing(self, vm: Vm, found: Peripheral, attached: bool) -> Standing:
+        enabled = found.key not in vm.disabled
+        has_domain = vm.record.state in (VmState.RUNNING, VmState.SUSPENDED)
+        if vm.record.state is VmState.SUSPENDED and found.device == Fixture("display"):
+            attached = vm.built_display
+        waits = has_domain and not found.comes_and_goes and attached is not enabled
+        return Standing(found, enabled, attached and vm.record.state is VmState.RUNNING, waits)
+
+    def switch(self, vmid: UUID, name: str, *, enabled: bool) -> bool:
         """Allow or take away; ``name`` is the peripheral's. Durable, and so in the domain, when this returns.
 
-        :class:`OperationRefused` 404 for none such, 417 while an operation runs on the VM. :class:`HypervisorError`
-        when the domain does not follow; then all is as before.
+        ``False``: it is so from the VM's next start on. :class:`OperationRefused` 404 for none such, 406 for what
+        cannot be taken away, 417 while an operation runs on the VM. :class:`HypervisorError` when the domain does not
+        follow; then all is as before.
         """
         before = self._holds.take((vmid,))[vmid]
         after = before
         try:
             found = self._named(before, name)
+            if found.key == CONSOLE and not enabled:
+                raise OperationRefused(Status.NOT_SUPPORTED, f"VM {vmid}: {name} is {found.description}")
             disabled = (set(before.disabled) - {found.key}) | (set() if enabled else {found.key})
             wanted = replace(before, disabled=tuple(sorted(disabled)))
             self._vms.put(wanted.dump())
@@ -133,6 +191,8 @@ class Peripherals:
                 raise
             after = wanted
             logger.info("peripheral_switched vmid=%s peripheral=%s enabled=%s", vmid, found.key, enabled)
+            there = device_name(found.device) in self._attached(wanted)
+            return not self._standing(wanted, found, there).at_next_start
         finally:
             self._holds.release((vmid,), {vmid: after} if after is not before else {})
 
@@ -152,23 +212,32 @@ class Peripherals:
         if vm.record.state is not VmState.RUNNING:
             return frozenset()
         try:
-            return self._hypervisor.resources.attached(vm.vmid)
+            return self._hypervisor.resources.attached(vm.vmid) | {CONSOLE}
         except NoSuchDomain:
             return frozenset()
 
 
 def differ(hypervisor: Hypervisor, vm: Vm, found: Iterable[Peripheral]) -> bool:
-    """Whether a running domain has a device that is disabled, or lacks one that is not."""
-    attached = hypervisor.resources.attached(vm.vmid)
-    return any((device_name(one.device) in attached) is (one.key in vm.disabled) for one in found)
+    """Whether a running domain has a device that is disabled, or lacks one that is not and could be there."""
+    resources = hypervisor.resources
+    attached = resources.attached(vm.vmid)
+    return any(
+        (device_name(one.device) in attached) is (one.key in vm.disabled)
+        and (one.key in vm.disabled or resources.present(one.device))
+        for one in found
+        if one.comes_and_goes
+    )
 
 
 def follow(hypervisor: Hypervisor, vm: Vm, found: Iterable[Peripheral]) -> None:
     """Make a domain have what it is allowed; one that does not run gets it at its next start."""
     if vm.record.state is not VmState.RUNNING:
         return
+    resources = hypervisor.resources
     for one in found:
+        if not one.comes_and_goes:
+            continue
         if one.key in vm.disabled:
-            hypervisor.resources.detach(vm.vmid, one.device)
-        else:
-            hypervisor.resources.attach(vm.vmid, one.device)
+            resources.detach(vm.vmid, one.device)
+        elif resources.present(one.device):
+            resources.attach(vm.vmid, one.device)

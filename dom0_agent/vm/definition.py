@@ -77,6 +77,8 @@ class Vm:
     #: when its guest rebooted or crashed lately (seconds since the epoch), to see a loop
     restarts: tuple[float, ...] = ()
     disabled: tuple[str, ...] = ()  #: peripherals that its domain must not have
+    devices: tuple[str, ...] = ()  #: of the board, that it was given: keys such as usb:3-1.4
+    built_display: bool = False  #: whether its domain was built with one
     built_ram: int | None = None  #: bytes that its domain was built for: a guest grows no further while it lives
     #: bytes it was saved with, when ApplyChanges has changed its allocation since
     saved_ram: int | None = None
@@ -119,6 +121,8 @@ class Vm:
             "host_boot_id": self.host_boot_id,
             "restarts": list(self.restarts),
             "disabled": list(self.disabled),
+            "devices": list(self.devices),
+            "built_display": self.built_display,
             "built_ram": self.built_ram,
             "saved_ram": self.saved_ram,
         }
@@ -140,6 +144,8 @@ class Vm:
             host_boot_id=None if boot_id is None else str(boot_id),
             restarts=tuple(float(when) for when in restarts) if isinstance(restarts, list) else (),
             disabled=_names(build.get("disabled")),
+            devices=_names(build.get("devices")),
+            built_display=bool(build.get("built_display")),
             built_ram=_bytes(build.get("built_ram")),
             saved_ram=_bytes(build.get("saved_ram")),
         )

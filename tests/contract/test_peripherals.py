@@ -26,9 +26,9 @@ def peripherals(rig: Rig) -> Peripherals:
 
 
 def standing(rig: Rig, vmid: UUID) -> tuple[bool, bool]:
-    """(enabled, attached) of the only one."""
-    (found,) = peripherals(rig).standing(vmid)
-    assert found.peripheral.name == "Camera"
+    """(enabled, attached) of the only one that can be taken away."""
+    found, console = peripherals(rig).standing(vmid)
+    assert (found.peripheral.name, console.peripheral.name) == ("Camera", "console")
     return found.enabled, found.attached
 
 
@@ -77,7 +77,7 @@ def test_it_stays_away_over_power_off_suspend_and_a_new_agent(running: tuple[Rig
 
 def test_what_somebody_attaches_by_hand_is_taken_away_again(running: tuple[Rig, UUID]) -> None:
     rig, vmid = running
-    (found,) = peripherals(rig).standing(vmid)
+    found, _ = peripherals(rig).standing(vmid)
     peripherals(rig).switch(vmid, "Camera", enabled=False)
     rig.hypervisor.resources.attach(vmid, found.peripheral.device)
     held = next(vm for vm in rig.engine.holds.running() if vm.vmid == vmid)
@@ -112,3 +112,16 @@ def test_an_operation_on_the_vm_goes_first(running: tuple[Rig, UUID]) -> None:
     assert refused.value.status == 417
     rig.engine.holds.release((vmid,), {})
     eventually(lambda: standing(rig, vmid) == (True, True), 1, "all is as it was")
+
+
+def test_what_xen_gives_every_domain_cannot_be_taken_and_that_is_said(running: tuple[Rig, UUID]) -> None:
+    """An honest failure beats a promise that nobody keeps."""
+    rig, vmid = running
+    with pytest.raises(OperationRefused, match="cannot be taken away") as refused:
+        peripherals(rig).switch(vmid, "console", enabled=False)
+    assert refused.value.status == 406
+    console = peripherals(rig).standing(vmid)[1]
+    assert (console.enabled, console.attached, console.at_next_start) == (True, True, False)
+    assert peripherals(rig).switch(vmid, "console", enabled=True)
+    assert rig.do(vmid, Primitive.POWER_OFF).ok
+    assert not peripherals(rig).standing(vmid)[1].attached

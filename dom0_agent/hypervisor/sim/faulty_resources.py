@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from uuid import UUID
 
-from dom0_agent.hypervisor.interface import Disk, DomainInfo, Vif
+from dom0_agent.hypervisor.interface import Device, DomainInfo
 from dom0_agent.hypervisor.readback_resources import RawResources
 from dom0_agent.hypervisor.resources import DOM0, Scheduling
 
@@ -25,6 +25,7 @@ class FaultyResources:
         self.memory = inner.memory
         self.disk_size = inner.disk_size
         self.attached = inner.attached
+        self.present = inner.present
         self.interfaces = inner.interfaces
 
     def set_scheduling(self, domid: int, scheduling: Scheduling) -> None:
@@ -48,10 +49,10 @@ class FaultyResources:
         """See :class:`RawResources`."""
         self._do("resize_disk", domain.uuid, lambda: self._inner.resize_disk(domain, device))
 
-    def attach(self, domain: DomainInfo, device: Disk | Vif) -> None:
+    def attach(self, domain: DomainInfo, device: Device) -> None:
         """See :class:`RawResources`."""
         self._do("attach", domain.uuid, lambda: self._inner.attach(domain, device))
 
-    def detach(self, domain: DomainInfo, device: Disk | Vif, *, force: bool) -> None:
+    def detach(self, domain: DomainInfo, device: Device, *, force: bool) -> None:
         """See :class:`RawResources`."""
         self._do("detach", domain.uuid, lambda: self._inner.detach(domain, device, force=force))

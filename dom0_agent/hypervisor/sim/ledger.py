@@ -44,6 +44,8 @@ class HostSettings:
     version: str = "4.17-sim"
     can_save: bool = True
     balloons: bool = True  #: the guests have balloon drivers
+    pci: list[str] = dataclasses.field(default_factory=list)  #: addresses of devices that can be passed through
+    usb: list[str] = dataclasses.field(default_factory=list)  #: ports in which something is plugged
     beat_interval: float = 1.0  #: seconds between the guests' beats; tests shorten it
 
 
@@ -66,6 +68,7 @@ class Entry:
     max_memory: int = 0  #: what the toolstack lets it grow to
     disks: list[list[Any]] = dataclasses.field(default_factory=list)  #: device, path, bytes
     vifs: list[str] = dataclasses.field(default_factory=list)  #: MACs
+    passed: list[str] = dataclasses.field(default_factory=list)  #: names of devices of the machine that it has
 
 
 @dataclass(frozen=True, slots=True)

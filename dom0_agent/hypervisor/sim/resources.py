@@ -7,19 +7,24 @@ it has no balloon driver; it never grows beyond. The raw calls of
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from dom0_agent.hypervisor.interface import (
+    Device,
     Disk,
     DomainConfig,
     DomainInfo,
+    Fixture,
     HypervisorError,
     NotCapable,
     OutOfMemory,
+    Pci,
+    Usb,
     Vif,
 )
-from dom0_agent.hypervisor.resources import MemoryLimits, Scheduling
+from dom0_agent.hypervisor.resources import MemoryLimits, Scheduling, device_name
 from dom0_agent.hypervisor.sim.ledger import Entry, Ledger, read_json, write_json
 
 WEIGHTED = frozenset({"credit", "credit2"})
@@ -96,26 +101,48 @@ class SimResources:
     def attached(self, domain: DomainInfo) -> frozenset[str]:
         """As noted."""
         entry = self._entry(domain.domid)
-        return frozenset([disk[0] for disk in entry.disks] + list(entry.vifs))
+        return frozenset([disk[0] for disk in entry.disks] + list(entry.vifs) + entry.passed)
 
-    def attach(self, domain: DomainInfo, device: Disk | Vif) -> None:
+    def present(self, device: Device) -> bool:
+        """As the machine's settings say."""
+        settings = self._ledger.settings()
+        if isinstance(device, Pci):
+            return device.address in settings.pci
+        return not isinstance(device, Usb) or device.port in settings.usb
+
+    def need_free(self, devices: Iterable[Pci | Usb]) -> None:
+        """:class:`HypervisorError` when one is not there, or is another domain's."""
+        for device in devices:
+            name = device_name(device)
+            if not self.present(device):
+                raise HypervisorError(f"{name} is not there")
+            if any(name in entry.passed for entry in self._ledger.entries()):
+                raise HypervisorError(f"{name} is assigned to another domain already")
+
+    def attach(self, domain: DomainInfo, device: Device) -> None:
         """Note it."""
         with self._ledger.locked():
             entry = self._entry(domain.domid)
-            if isinstance(device, Disk):
+            if isinstance(device, Pci | Usb):
+                self.need_free([device])
+                self._ledger.put(replace(entry, passed=[*entry.passed, device_name(device)]))
+            elif isinstance(device, Disk):
                 disk = [device.device, str(device.path), _size(device.path)]
                 self._ledger.put(replace(entry, disks=[*entry.disks, disk]))
-            else:
+            elif isinstance(device, Vif):
                 self._ledger.put(replace(entry, vifs=[*entry.vifs, device.mac.lower()]))
 
-    def detach(self, domain: DomainInfo, device: Disk | Vif, *, force: bool) -> None:
+    def detach(self, domain: DomainInfo, device: Device, *, force: bool) -> None:
         """Take it from the notes. A simulated guest holds on to nothing: force makes no difference."""
         del force
         with self._ledger.locked():
             entry = self._entry(domain.domid)
             if isinstance(device, Disk):
                 self._ledger.put(replace(entry, disks=[disk for disk in entry.disks if disk[0] != device.device]))
-            else:
+            elif isinstance(device, Pci | Usb):
+                name = device_name(device)
+                self._ledger.put(replace(entry, passed=[other for other in entry.passed if other != name]))
+            elif isinstance(device, Vif):
                 self._ledger.put(replace(entry, vifs=[mac for mac in entry.vifs if mac != device.mac.lower()]))
 
     def interfaces(self, domain: DomainInfo) -> tuple[str, ...]:
@@ -144,6 +171,7 @@ def _size(path: Path) -> int:
 
 def new_entry(config: DomainConfig, domid: int) -> Entry:
     """What is noted of a domain when it is built."""
+    devices: list[Device] = [*config.pci, *config.usb, *([Fixture("display")] if config.display else [])]
     return Entry(
         uuid=str(config.uuid),
         domid=domid,
@@ -155,4 +183,5 @@ def new_entry(config: DomainConfig, domid: int) -> Entry:
         max_memory=config.max_memory,
         disks=[[disk.device, str(disk.path), _size(disk.path)] for disk in config.disks],
         vifs=[vif.mac.lower() for vif in config.vifs],
+        passed=[device_name(device) for device in devices],
     )

@@ -204,6 +204,7 @@ class Sim:
                 raise HypervisorError(f"{call}: domain {uuid} is already there")
             if self._ledger.free_memory() < config.memory:
                 raise OutOfMemory(f"{call} of domain {uuid}: {self._ledger.free_memory()} bytes are free")
+            self._resources.need_free([*config.pci, *config.usb])
             entry = new_entry(config, self._ledger.next_domid())
             building = self._ledger.root / f"building-{uuid}"
             building.mkdir(exist_ok=True)

@@ -30,6 +30,8 @@ class MakeFiles(Step):
         image = services.images.verified(work.arguments["img_id"])
         default = initial_allocation(services.config, image)
         allocation = services.admission.initial(work.vm.vmid, work.vm.reserved, default)
+        named = services.enforcer.devices_named(work.vm.record.vendor)
+        devices = services.admission.claim(work.vm.vmid, named)
         directory = services.files.make(work.vm.vmid)
         work.expected = _needed(image) + allocation.storage
         services.files.require_space(work.expected, f"VM {work.vm.vmid}")
@@ -48,7 +50,15 @@ class MakeFiles(Step):
         definition = Definition(DomainType(image.type), image.vcpus, image.cmdline, kernel, ramdisk)
         record = replace(work.vm.record, allocation=allocation, img_id=image.img_id)
         macs = work.vm.macs or ((_new_mac(),) if services.config.bridge else ())
-        work.vm = replace(work.vm, record=record, definition=definition, disks=tuple(disks), macs=macs, reserved=None)
+        work.vm = replace(
+            work.vm,
+            record=record,
+            definition=definition,
+            disks=tuple(disks),
+            macs=macs,
+            reserved=None,
+            devices=devices,
+        )
 
     def fraction(self, work: Work) -> float:
         """What is copied of the image's bytes."""

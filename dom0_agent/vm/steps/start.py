@@ -30,7 +30,7 @@ class StartPaused(Step):
         services = work.services
         config = services.enforcer.sized(work.vm, work.vm.domain_config(services.config.bridge))
         services.hypervisor.create(config)
-        work.vm = replace(work.vm, built_ram=config.max_memory)
+        work.vm = replace(work.vm, built_ram=config.max_memory, built_display=config.display)
 
     def undo(self, work: Work) -> None:
         """Destroy the domain."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dom0_agent.hypervisor.interface import Disk, DomainConfig, DomainType, HypervisorError, Vif
+from dom0_agent.hypervisor.interface import Disk, DomainConfig, DomainType, HypervisorError, Pci, Usb, Vif
 from dom0_agent.hypervisor.xlcfg import CMDLINE_CAP, quote, render
 
 MIB = 1 << 20
@@ -64,6 +64,27 @@ def test_a_whole_file() -> None:
         '"format=qcow2,vdev=xvdb,access=r,target=/d/q.qcow2"]\n'
         'vif = ["mac=00:16:3e:01:02:03,bridge=xenbr0"]\n'
     )
+
+
+def test_devices_of_the_machine() -> None:
+    """HLF-06: only what is plugged in, by its number of this moment; a screen that only dom0 can look at."""
+    config = dataclasses.replace(CONFIG, pci=(Pci("0000:03:00.0"),), usb=(Usb("3-1.4"), Usb("1-2")), display=True)
+    found = settings(render(config, {"3-1.4": (3, 26), "9-9": (9, 9)}))
+    assert found["pci"] == '["0000:03:00.0"]'
+    assert found["usbdev"] == '["hostbus=3,hostaddr=26"]'
+    assert found["vfb"] == '["vnc=1,vnclisten=127.0.0.1,vncunused=1"]'
+    assert "passthrough" not in found
+    assert not {"pci", "usbdev", "vfb", "passthrough"} & settings(render(CONFIG)).keys()
+    later = settings(render(dataclasses.replace(CONFIG, later_pci=True)))
+    assert later["passthrough"] == '"enabled"'
+    emulated = settings(render(dataclasses.replace(CONFIG, type=DomainType.HVM, display=True)))
+    assert (emulated["vga"], emulated["vnclisten"], "vfb" in emulated) == ('"stdvga"', '"127.0.0.1"', False)
+
+
+@pytest.mark.parametrize("device", [{"pci": (Pci("03:00.0"),)}, {"usb": (Usb('1-1"]'),)}])
+def test_devices_that_are_none_are_refused(device: dict[str, tuple[Pci | Usb]]) -> None:
+    with pytest.raises(HypervisorError, match="may be written"):
+        render(dataclasses.replace(CONFIG, **device))  # type: ignore[arg-type]
 
 
 def test_hvm_has_no_screen_on_the_network() -> None:
