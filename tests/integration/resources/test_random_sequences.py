@@ -269,7 +269,10 @@ class Sequences(RuleBasedStateMachine):
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
 
-@pytest.mark.parametrize("sequences", [4, pytest.param(1000, marks=[pytest.mark.long, pytest.mark.timeout(6 * 3600)])])
+LONG = pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(3600)])
+
+
+@pytest.mark.parametrize("sequences", [4, *[LONG] * 10])
 def test_random_sequences_keep_the_device_consistent(sequences: int) -> None:
     """See the module."""
     run_state_machine_as_test(
