@@ -18,6 +18,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 CA_DAYS = 3650
 #: Longest lifetime that common TLS clients accept of a server certificate.
 SERVER_DAYS = 825
+#: Boards are hard to reach: as long as the CA lives.
+CLIENT_DAYS = 3650
 #: Boards without a battery clock boot with an old time; certificates must be valid for them already.
 BACKDATE = timedelta(days=1)
 
@@ -66,6 +68,26 @@ def make_certificates(hosts: Sequence[str], *, now: datetime | None = None) -> C
         .sign(ca_key, hashes.SHA256())
     )
     return Certificates(ca=_pair(ca, ca_key), server=_pair(server, key))
+
+
+def make_client_certificate(ca: Pair, name: str, *, now: datetime | None = None) -> Pair:
+    """A certificate by which a board shows in TLS that it is ``CN=name``, signed by ``ca``."""
+    authority = x509.load_pem_x509_certificate(ca.certificate)
+    ca_key = serialization.load_pem_private_key(ca.key, None)
+    if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
+        raise ValueError("it is not a CA that this program has made")
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    start = (now or datetime.now(UTC)) - BACKDATE
+    made = (
+        _builder(subject, authority.subject, key.public_key(), start, CLIENT_DAYS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(ca=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    return _pair(made, key)
 
 
 def _builder(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 #: A configuration is a page of text; anything larger is the wrong file.
@@ -53,6 +53,20 @@ class Tls(_Section):
     certificate: Path
     key: Path
     ca: Path | None = None
+    client_ca: Path | None = None  #: who signs the certificates of boards, which may then show one
+
+
+class Signatures(_Section):
+    """Who may sign images. Without ``ca`` signatures are not checked, and boards have to."""
+
+    ca: Path | None = None
+    required: bool = False  #: refuse uploads without a signature
+
+    @model_validator(mode="after")
+    def _checkable(self) -> Signatures:
+        if self.required and self.ca is None:
+            raise ValueError("required needs ca, a PEM file")
+        return self
 
 
 class Limits(_Section):
@@ -84,6 +98,7 @@ class ServerConfig(_Section):
     database_url: str | None = None  #: SQLAlchemy URL; default: SQLite in state_dir
     listen: Listen = Listen()
     tls: Tls | None = None  #: without it plain HTTP, for tests and behind a reverse proxy
+    signatures: Signatures = Signatures()
     limits: Limits = Limits()
     dm: Dm = Dm()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -142,6 +157,10 @@ def _anchored(config: ServerConfig, folder: Path) -> ServerConfig:
                 "certificate": folder / tls.certificate,
                 "key": folder / tls.key,
                 "ca": None if tls.ca is None else folder / tls.ca,
+                "client_ca": None if tls.client_ca is None else folder / tls.client_ca,
             }
         )
-    return config.model_copy(update={"state_dir": folder / config.state_dir, "tls": tls})
+    signatures = config.signatures
+    if signatures.ca is not None:
+        signatures = signatures.model_copy(update={"ca": folder / signatures.ca})
+    return config.model_copy(update={"state_dir": folder / config.state_dir, "tls": tls, "signatures": signatures})

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from virmo_server.api.auth import add_token
-from virmo_server.certificates import make_certificates
+from virmo_server.certificates import Pair, make_certificates, make_client_certificate
 from virmo_server.config import ConfigError, ServerConfig, load_config
 from virmo_server.migrate import migrate
 from virmo_server.model import Role
@@ -53,7 +53,12 @@ def initialise(folder: Path, *, hosts: Sequence[str], listen: str, port: int, se
         "public_url": public_url,
         "listen": {"host": listen, "port": port},
         "state_dir": "state",
-        "tls": {"certificate": "tls/server.pem", "key": "tls/server.key", "ca": "tls/ca.pem"},
+        "tls": {
+            "certificate": "tls/server.pem",
+            "key": "tls/server.key",
+            "ca": "tls/ca.pem",
+            "client_ca": "tls/ca.pem",
+        },
     }
     # The other settings have defaults, listed in the README of this package.
     _write(config_file, yaml.safe_dump(settings, sort_keys=False).encode(), public=True)
@@ -70,6 +75,22 @@ def initialise(folder: Path, *, hosts: Sequence[str], listen: str, port: int, se
     client_config_file = folder / CLIENT_CONFIG_NAME
     _write(client_config_file, yaml.safe_dump(client, sort_keys=False).encode())
     return Installation(folder, config, config_file, client_config_file, ca_file)
+
+
+def issue_client_certificate(config: ServerConfig, name: str, folder: Path) -> Path:
+    """A client certificate for a board by the trial CA, with its key in one PEM file; its subject is ``CN=name``."""
+    ca = config.tls.client_ca if config.tls is not None else None
+    if ca is None or not ca.with_suffix(".key").is_file():
+        raise ConfigError(
+            "only the trial CA of 'virmo-server init' can make certificates: tls.client_ca beside its key"
+        )
+    try:
+        made = make_client_certificate(Pair(ca.read_bytes(), ca.with_suffix(".key").read_bytes()), name)
+    except ValueError as error:
+        raise ConfigError(f"{ca} cannot sign: {error}") from error
+    path = folder / f"{name}.pem"
+    _write(path, made.certificate + made.key)
+    return path
 
 
 def _write(path: Path, content: bytes, *, public: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -56,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--port", type=int, default=8443, help="TCP port (default: %(default)s)")
     init.add_argument("--server-id", default="virmo-server", help="ServerID towards devices (default: %(default)s)")
     init.set_defaults(run=_init)
+    certificate = commands.add_parser(
+        "certificate", help="make a client certificate for a board, with the trial CA that init has made"
+    )
+    certificate.add_argument("name", type=_common_name, help="its subject becomes CN=NAME")
+    certificate.add_argument("--into", type=Path, default=Path(), metavar="DIR", help="where (default: here)")
+    certificate.set_defaults(run=_certificate)
     token = commands.add_parser("token", help="make a token for the HTTP API, without needing one")
     token.add_argument("name", help="who will use it; appears in audit trails")
     token.add_argument("--role", choices=["viewer", "operator", "admin"], default="operator")
@@ -163,6 +170,24 @@ Next:
   virmo-server --config {made.config_file} serve
   export VIRMO_CONFIG={made.client_config_file}
   virmo device add board-1 --dev-id urn:uuid:… --agent-config"""
+    )
+    return 0
+
+
+def _common_name(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected at most 64 letters, digits, . _ -")
+    return text
+
+
+def _certificate(options: argparse.Namespace) -> int:
+    from virmo_server.initialise import issue_client_certificate
+
+    path = issue_client_certificate(_config(options), options.name, options.into)
+    print(
+        f"""{path}: certificate and key for the board's dm.accounts[].tls.client_certificate (keep it secret)
+
+Next: virmo device set DEVICE --certificate CN={options.name}"""
     )
     return 0
 

@@ -43,6 +43,14 @@ FINAL_STATES = frozenset({OrderState.DONE, OrderState.FAILED, OrderState.EXPIRED
 OPEN_STATES = frozenset(OrderState) - FINAL_STATES
 
 
+class SignatureState(StrEnum):
+    """What is known of an image's signature; bad ones do not enter the library."""
+
+    NONE = "none"
+    UNCHECKED = "unchecked"  #: there is one, and no CA to check it with; or it was not looked for
+    GOOD = "good"
+
+
 class Role(StrEnum):
     """What a token may do; each role includes the ones before it."""
 
@@ -81,6 +89,7 @@ class Device(Base):
     notify_count: Mapped[int] = mapped_column(default=0)  #: notifications in that minute
     virmo_root: Mapped[str | None] = mapped_column(String(255))  #: discovered by MOID; None: not yet looked for
     vmimg_root: Mapped[str | None] = mapped_column(String(255))
+    certificate_subject: Mapped[str | None] = mapped_column(String(1024))  #: of the client certificate it must show
     labels: Mapped[list[DeviceLabel]] = relationship(
         cascade="all, delete-orphan", passive_deletes=True, order_by="DeviceLabel.label"
     )
@@ -159,6 +168,9 @@ class Image(Base):
     sha256: Mapped[str] = mapped_column(String(64), index=True)
     size: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    signature_state: Mapped[SignatureState] = mapped_column(words_type(SignatureState))
+    signed_by: Mapped[str | None] = mapped_column(String(255))  #: subject of the certificate
+    signature: Mapped[bytes | None] = mapped_column(LargeBinary)  #: one that is not in the file: CMS, DER
 
 
 class OrderGroup(Base):

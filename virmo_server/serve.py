@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import ssl
 from types import FrameType
 
 import uvicorn
 
 from virmo_server.app import make_app
+from virmo_server.client_certificates import CertificateProtocol
 from virmo_server.config import ConfigError, ServerConfig
 from virmo_server.migrate import migrate
 from virmo_server.services import Services, open_database, open_services
@@ -68,10 +70,14 @@ class _Server(uvicorn.Server):
 
 def uvicorn_config(config: ServerConfig, services: Services) -> uvicorn.Config:
     """uvicorn's settings. Its access log is off: URLs of images are capabilities."""
+    client_ca = None if config.tls is None else config.tls.client_ca
     return uvicorn.Config(
         make_app(services),
         ssl_certfile=None if config.tls is None else str(config.tls.certificate),
         ssl_keyfile=None if config.tls is None else str(config.tls.key),
+        ssl_ca_certs=None if client_ca is None else str(client_ca),
+        ssl_cert_reqs=ssl.CERT_NONE if client_ca is None else ssl.CERT_OPTIONAL,
+        http="auto" if client_ca is None else CertificateProtocol,
         access_log=False,
         log_config=None,
         server_header=False,
@@ -82,8 +88,8 @@ def uvicorn_config(config: ServerConfig, services: Services) -> uvicorn.Config:
 
 def _check_files(config: ServerConfig) -> None:
     if config.tls is not None:
-        for path in (config.tls.certificate, config.tls.key):
-            if not path.is_file():
+        for path in (config.tls.certificate, config.tls.key, config.tls.client_ca):
+            if path is not None and not path.is_file():
                 raise ConfigError(f"tls: there is no file {path}: make a trial CA with 'virmo-server init'")
 
 

@@ -88,6 +88,8 @@ def change_device(call: Call) -> schema.DeviceView:
             device.base_url = body.base_url
         if "notify_url" in given:
             device.notify_url = body.notify_url
+        if "certificate_subject" in given:
+            device.certificate_subject = body.certificate_subject
         if "labels" in given:
             wanted = set(body.labels)
             device.labels[:] = [label for label in device.labels if label.label in wanted]

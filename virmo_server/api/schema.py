@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from virmo_server.api.schema_base import Body, CredentialName, DevId, Label, Name, Secret, View
+from virmo_server.api.schema_base import Body, CertificateSubject, CredentialName, DevId, Label, Name, Secret, View
 from virmo_server.api.schema_orders import OrderBody
 from virmo_server.config import BaseUrl
-from virmo_server.model import OrderState, Role
+from virmo_server.model import OrderState, Role, SignatureState
 
 
 class ProblemView(View):
@@ -45,6 +45,7 @@ class NewDeviceBody(Body):
     notify_url: BaseUrl | None = None
     labels: list[Label] = Field(default=[], max_length=32)
     auth: Literal["md5", "hmac", "basic"] = "md5"
+    certificate_subject: CertificateSubject | None = None
 
 
 class DeviceChangeBody(Body):
@@ -54,6 +55,7 @@ class DeviceChangeBody(Body):
     base_url: BaseUrl | None = None
     notify_url: BaseUrl | None = None
     labels: list[Label] = Field(default=[], max_length=32)
+    certificate_subject: CertificateSubject | None = None
 
 
 class CredentialView(View):
@@ -81,6 +83,7 @@ class DeviceView(View):
     auth_failure: str | None
     notified_at: datetime | None
     notify_error: str | None
+    certificate_subject: str | None
     virmo_root: str
     vmimg_root: str
     device_resources: str | None
@@ -174,6 +177,9 @@ class ImageView(View):
     sha256: str
     created_at: datetime
     url: str
+    signature: SignatureState  #: ``none``, ``unchecked`` or ``good``
+    signed_by: str | None
+    signature_url: str | None  #: of one that is not in the file
 
 
 class OrderEventView(View):

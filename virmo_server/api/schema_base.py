@@ -26,6 +26,8 @@ Label = Annotated[str, Field(pattern=LABEL_PATTERN)]
 DevId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*:[!-.0-~]+$", max_length=255)]
 #: MD5 credentials are joined with ``:``, so names must not have one.
 CredentialName = Annotated[str, Field(pattern=r"^[!-9;-~]{1,255}$")]
+#: As RFC 4514 writes it, ``CN=board-1,O=Example``; the server compares the texts.
+CertificateSubject = Annotated[str, Field(pattern=r"^[A-Za-z0-9.]+=[^\x00-\x1f\x7f]+$", max_length=1024)]
 Secret = Annotated[str, Field(pattern=r"^[!-~]+$", min_length=8, max_length=255)]
 DeadlineSeconds = Annotated[int, Field(ge=1, le=90 * 86400)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable
 from typing import Annotated
 
@@ -24,11 +25,19 @@ from virmo_server.services import Services
 #: Written in blocks of this size: one hop into a thread for each, and the most that an upload holds in memory.
 BLOCK_BYTES = 1 << 20
 
+#: Signatures have a few kilobytes with their certificates; a request's head may have 16 KiB.
+MAX_SIGNATURE_CHARS = 12288
+BASE64_PATTERN = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+
 UPLOAD_QUERY = {
     "name": Query(base.Name, "what operators call it", required=True),
     "file_name": Query(Annotated[str, Field(pattern=base.FILE_NAME_PATTERN)], "last part of its URL", required=True),
     "media_type": Query(Annotated[str, Field(pattern=base.MEDIA_TYPE_PATTERN)], "its MIME type", required=True),
     "sha256": Query(Annotated[str, Field(pattern=base.SHA256_PATTERN)], "refuse the upload if it differs"),
+    "signature": Query(
+        Annotated[str, Field(pattern=BASE64_PATTERN, max_length=MAX_SIGNATURE_CHARS)],
+        "detached CMS signature of the file, DER in base64; a signed bundle needs none",
+    ),
 }
 
 
@@ -76,4 +85,5 @@ def _spec(request: Request) -> ImageSpec:
     values = {name: kind.parse(name, request.query_params.get(name)) for name, kind in UPLOAD_QUERY.items()}
     untrusted_length = request.headers.get("content-length", "")
     size = int(untrusted_length) if untrusted_length.isascii() and untrusted_length.isdigit() else None
-    return ImageSpec(size=size, **values)
+    signature = values.pop("signature")
+    return ImageSpec(size=size, signature=None if signature is None else b64decode(signature), **values)

@@ -16,7 +16,7 @@ from virmo_server.config import ServerConfig
 from virmo_server.devices import knowledge
 from virmo_server.devices.bootstrap import Side, make_profile
 from virmo_server.devices.registry import Credentials
-from virmo_server.images.hosting import download_url
+from virmo_server.images.hosting import download_url, signature_url
 from virmo_server.model import (
     OPEN_STATES,
     DeliveredImage,
@@ -72,6 +72,7 @@ def device_views(session: Session, devices: Sequence[Device]) -> list[schema.Dev
             auth_failure=device.auth_failure,
             notified_at=device.notified_at,
             notify_error=device.notify_error,
+            certificate_subject=device.certificate_subject,
             virmo_root=knowledge.virmo_root(device),
             vmimg_root=knowledge.vmimg_root(device),
             device_resources=resources.get((device.id, f"{knowledge.virmo_root(device)}/DeviceResources")),
@@ -233,6 +234,9 @@ def image_view(image: Image, config: ServerConfig) -> schema.ImageView:
         sha256=image.sha256,
         created_at=image.created_at,
         url=download_url(config.public_url, image),
+        signature=image.signature_state,
+        signed_by=image.signed_by,
+        signature_url=None if image.signature is None else signature_url(config.public_url, image),
     )
 
 

@@ -13,6 +13,7 @@ from virmo_server.cli.client import ClientError, segment
 from virmo_server.cli.context import EXIT_OK, Context
 from virmo_server.cli.output import ago
 
+CERTIFICATE_HELP = "the client certificate that it must show, such as CN=board-1"
 NO_DEVICES = "no devices yet: 'virmo device add NAME --dev-id URN --agent-config' registers one"
 
 
@@ -28,6 +29,7 @@ def register(nouns: Nouns) -> None:
     add.add_argument("--auth", choices=("md5", "hmac", "basic"), help="how both prove who they are (default: md5)")
     add.add_argument("--server-url", metavar="URL", help="how it reaches the server, if not by the public URL")
     add.add_argument("--notify-url", metavar="URL", help="where its agent listens for notifications")
+    add.add_argument("--certificate", metavar="SUBJECT", help=CERTIFICATE_HELP)
     add.add_argument("--label", action="append", default=[], metavar="WORD", help="may be repeated")
     add.add_argument("--agent-config", action="store_true", help="print only the agent's YAML, to paste or redirect")
     _bootstrap_option(add)
@@ -43,6 +45,7 @@ def register(nouns: Nouns) -> None:
     change.add_argument("--name", metavar="NAME", help="new name")
     change.add_argument("--server-url", metavar="URL", help="how it reaches the server; '' for the public URL")
     change.add_argument("--notify-url", metavar="URL", help="where its agent listens; '' for nowhere")
+    change.add_argument("--certificate", metavar="SUBJECT", help=f"{CERTIFICATE_HELP}; '' for any or none")
     change.add_argument("--label", action="append", metavar="WORD", help="replaces all labels; may be repeated")
     renew = command(verbs, "renew", _renew, "make new credentials; the old ones are void at once")
     device_argument(renew)
@@ -84,6 +87,7 @@ def _add(context: Context) -> int:
         "notify_url": options.notify_url,
         "labels": options.label,
         "auth": options.auth,
+        "certificate_subject": options.certificate,
     }
     registration = context.client.post("/devices", {key: value for key, value in body.items() if value is not None})
     return _show_registration(context, registration, "is registered")
@@ -173,6 +177,7 @@ def _show(context: Context) -> int:
             "VMs": str(device["vm_count"]),
             "open orders": str(device["open_orders"]),
             "reaches us by": device["base_url"] or "the public URL",
+            "certificate": device["certificate_subject"] or "any or none",
             "notified at": device["notify_url"] or "nowhere: it asks by itself",
             "trouble": _trouble(device) or "-",
         }
@@ -187,6 +192,8 @@ def _set(context: Context) -> int:
         body["name"] = options.name
     if options.server_url is not None:
         body["base_url"] = options.server_url or None
+    if options.certificate is not None:
+        body["certificate_subject"] = options.certificate or None
     if options.notify_url is not None:
         body["notify_url"] = options.notify_url or None
     if options.label is not None:

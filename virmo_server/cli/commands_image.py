@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import mimetypes
 import re
@@ -17,6 +18,7 @@ from virmo_server.cli.waiting import upload_progress
 
 DEFAULT_MEDIA_TYPE = "application/octet-stream"
 COMPRESSED_TYPES = {"gzip": "application/gzip", "xz": "application/x-xz", ".zst": "application/zstd"}
+SIGNATURE_WORDS = {"none": "-", "unchecked": "not checked", "good": "?"}
 _BLOCK_BYTES = 1 << 20
 
 
@@ -30,6 +32,7 @@ def register(nouns: Nouns) -> None:
     source.add_argument("--file", type=Path, metavar="FILE", help="the image: a bundle (tar) or a disk")
     source.add_argument("--image-id", metavar="ID", help="an image of the library, see 'virmo image list'")
     _media_type(deliver)
+    _signature(deliver)
     deliver.add_argument(
         "--descriptor", action="store_true",
         help="let the device fetch a download descriptor first (DLOTA), and report there: 'virmo image reports ID'",
@@ -40,6 +43,7 @@ def register(nouns: Nouns) -> None:
     upload.add_argument("file", type=Path, metavar="FILE")
     upload.add_argument("--name", metavar="IMAGE", help="what it is called (default: from the file's name)")
     _media_type(upload)
+    _signature(upload)
     listing = command(verbs, "list", _list, "list the images on a device; without DEVICE, the library")
     listing.add_argument("device", nargs="?", metavar="DEVICE", help="name or DevId of the device")
     show = command(verbs, "show", _show, "show a file of the library")
@@ -57,6 +61,12 @@ def register(nouns: Nouns) -> None:
 
 def _media_type(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--media-type", metavar="TYPE", help="its MIME type (default: by the file's name)")
+
+
+def _signature(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--signature", type=Path, metavar="FILE", help="its detached CMS signature, DER (a signed bundle needs none)"
+    )
 
 
 def _deliver(context: Context) -> int:
@@ -87,6 +97,7 @@ def _upload(context: Context) -> int:
 def uploaded(context: Context, path: Path, name: str) -> dict[str, Any]:
     """The library's image with this file's content; uploaded unless it is there already."""
     media_type = getattr(context.options, "media_type", None) or guess_media_type(path.name)
+    signature = getattr(context.options, "signature", None)
     try:
         length = path.stat().st_size
         digest = _sha256(path)
@@ -94,9 +105,11 @@ def uploaded(context: Context, path: Path, name: str) -> dict[str, Any]:
         raise ClientError(f"{path}: cannot be read: {error.strerror}") from error
     image: dict[str, Any]
     for image in context.client.get("/images", sha256=digest):
-        if image["media_type"] == media_type:
+        if image["media_type"] == media_type and (signature is None or image["signature_url"] is not None):
             return image
     query = {"name": name, "file_name": safe_name(path.name), "media_type": media_type, "sha256": digest}
+    if signature is not None:
+        query["signature"] = base64.b64encode(signature.read_bytes()).decode()
     with upload_progress(context.output, path.name, length) as progress:
         image = context.client.upload(path, length, query, progress)
     return image
@@ -121,10 +134,19 @@ def _list_library(context: Context) -> int:
         context.output.json(images)
         return EXIT_OK
     rows = [
-        [i["id"], i["name"], i["file_name"], i["media_type"], size(i["size"]), i["sha256"][:12], ago(i["created_at"])]
+        [
+            i["id"],
+            i["name"],
+            i["file_name"],
+            i["media_type"],
+            size(i["size"]),
+            i["sha256"][:12],
+            i["signed_by"] or SIGNATURE_WORDS[i["signature"]],
+            ago(i["created_at"]),
+        ]
         for i in images
     ]
-    headings = ["ID", "NAME", "FILE", "MEDIA TYPE", "SIZE", "SHA-256", "UPLOADED"]
+    headings = ["ID", "NAME", "FILE", "MEDIA TYPE", "SIZE", "SHA-256", "SIGNED BY", "UPLOADED"]
     context.output.table(headings, rows, empty="the library is empty: 'virmo image upload FILE' adds an image")
     return EXIT_OK
 

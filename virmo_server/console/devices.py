@@ -86,6 +86,7 @@ def change_device(visit: Visit) -> Answer:
         "labels": visit.form.get("labels", "").split(),
         "base_url": visit.form.get("base_url") or None,
         "notify_url": visit.form.get("notify_url") or None,
+        "certificate_subject": visit.form.get("certificate_subject") or None,
     }
     device: schema.DeviceView = visit.call(op.change_device, path=visit.path, form=form)
     if device.name == visit.path["device"]:

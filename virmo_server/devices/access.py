@@ -31,6 +31,7 @@ _NOTED = (
 )  # fmt: skip
 _NEEDED = (
     "id", "name", "dev_id", "base_url", "auth_scheme", "client_name", "client_secret", "server_name", "server_secret",
+    "certificate_subject",
 )  # fmt: skip
 _SAVE = Prepared(update(Device).where(Device.id == bindparam("key")).values({name: bindparam(name) for name in _NOTED}))
 _BY_DEV_ID = Prepared(
@@ -53,6 +54,7 @@ class Addressee:
     client_secret: str
     server_name: str
     server_secret: str
+    certificate_subject: str | None
     noted: Mapping[str, Any]  #: by the names in :data:`_NOTED`, as they were before the message
 
 
@@ -90,6 +92,11 @@ class DeviceAccess:
     def note(self, column: str, value: object) -> None:
         """A new value for one of :data:`_NOTED`."""
         self._noted[column] = value
+
+    def note_failure(self, sentence: str) -> None:
+        """The device could not prove who it is."""
+        self.note("auth_failed_at", self._clock())
+        self.note("auth_failure", sentence[:255])
 
     def seen(self) -> None:
         """The device has proved who it is, now."""
@@ -157,9 +164,7 @@ class DeviceAccess:
         if self.addressee is None:
             logger.warning("authentication failed: unknown device dev_id=%r", self._untrusted_dev_id[:MAX_DEV_ID_CHARS])
             return
-        self.note("auth_failed_at", self._clock())
-        failure = f"wrong {self.addressee.auth_scheme} credentials (secret, or a nonce out of step)"
-        self.note("auth_failure", failure)
+        self.note_failure(f"wrong {self.addressee.auth_scheme} credentials (secret, or a nonce out of step)")
         logger.warning("authentication failed: device=%s dev_id=%s", self.addressee.name, self.addressee.dev_id)
 
     def succeeded(self, _device_id: str) -> None:

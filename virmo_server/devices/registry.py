@@ -28,6 +28,7 @@ class NewDevice:
     notify_url: str | None = None
     labels: Sequence[str] = ()
     auth: str = "md5"
+    certificate_subject: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ def register(
         auth_scheme=new.auth,
         base_url=new.base_url,
         notify_url=new.notify_url,
+        certificate_subject=new.certificate_subject,
         labels=[DeviceLabel(label=label) for label in sorted(set(new.labels))],
     )
     _set_credentials(device, credentials, vault)

@@ -49,6 +49,10 @@ class Busy(Exception):  # noqa: N818 - it is the state of the server, not an err
     """Too many strangers at once; the endpoint answers 503."""
 
 
+class WrongCertificate(Exception):  # noqa: N818 - it is what happened
+    """The device must show another client certificate; the endpoint answers 403."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What goes back: the message and, where HMAC is in use, its header."""
@@ -66,17 +70,22 @@ class Question:
     untrusted_hmac: str | None
     address: str
     message: c.Message
+    subject: str | None = None  #: of the client certificate that was shown
 
 
-def converse(services: Services, questions: Sequence[Question]) -> list[Answer | ProtocolError | Busy]:
+Refusal = ProtocolError | Busy | WrongCertificate
+
+
+def converse(services: Services, questions: Sequence[Question]) -> list[Answer | Refusal]:
     """Answers to messages of different devices, all in one transaction, in the order of ``questions``.
 
-    A message that is refused (``ProtocolError``: HTTP 400) changes nothing. Whatever else is raised has undone all.
+    A message that is refused changes nothing, but that a wrong certificate is shown to operators.
+    Whatever else is raised has undone all.
     """
     with services.database.write() as session:
         connection = session.connection()
         found = _find(connection, questions)
-        answers: list[Answer | ProtocolError | Busy] = []
+        answers: list[Answer | Refusal] = []
         writes: list[Write] = []
         for question in questions:
             exchange = _Exchange(services, session, question, found[question.message.header.source])
@@ -85,6 +94,9 @@ def converse(services: Services, questions: Sequence[Question]) -> list[Answer |
             except (ProtocolError, Busy) as error:
                 if exchange.is_begun:
                     raise
+                answers.append(error)
+            except WrongCertificate as error:
+                writes += exchange.writes
                 answers.append(error)
             else:
                 writes += exchange.writes
@@ -136,6 +148,10 @@ class _Exchange:
         """Work on the message."""
         question, stored, services = self._question, self._found.stored, self._services
         header, device = question.message.header, self._found.device
+        if device is not None and device.certificate_subject not in {None, question.subject}:
+            self._access.note_failure(f"wrong client certificate ({question.subject or 'none'})")
+            self.writes += self._access.saving()
+            raise WrongCertificate(f"this device has to show the certificate of {device.certificate_subject}")
         dm_session = self._open(stored)
         repeats = dm_session is not None and dm_session.repeats(question.untrusted_body)
         if stored is not None and header.msg_id == 1 and not repeats:

@@ -13,7 +13,8 @@ from starlette.routing import Route
 from dom0_agent.omadm.auth import HMAC_HEADER
 from dom0_agent.omadm.codec import codec_for
 from dom0_agent.omadm.status import ProtocolError
-from virmo_server.dm.conversation import Busy, Question
+from virmo_server.client_certificates import client_subject
+from virmo_server.dm.conversation import Busy, Question, WrongCertificate
 from virmo_server.dm.message_queue import MessageQueue
 from virmo_server.metrics import DM_MESSAGES, DM_SECONDS
 
@@ -47,9 +48,13 @@ def dm_route(limit: int, queue: MessageQueue) -> Route:
                 message = await run_in_threadpool(codec.decode, untrusted_body)
             else:
                 message = codec.decode(untrusted_body)
-            answer = await queue.ask(Question(codec, untrusted_body, untrusted_hmac, _address(request), message))
+            answer = await queue.ask(
+                Question(codec, untrusted_body, untrusted_hmac, _address(request), message, client_subject(request))
+            )
         except ProtocolError as error:
             raise _Refused(400, str(error)) from error
+        except WrongCertificate as error:
+            raise _Refused(403, str(error)) from error
         except Busy as error:
             raise _Refused(503, str(error), RETRY_AFTER_SECONDS) from error
         except (IntegrityError, OperationalError) as error:

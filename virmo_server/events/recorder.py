@@ -26,7 +26,7 @@ SEEN_EVERY = timedelta(seconds=60)
 #: Leaves of a VM or image whose values lists show.
 _WATCHED_LEAVES = ("State", "CurrentConfig")
 _WATCHED_COLUMNS = (
-    "name", "base_url", "notify_url", "notify_error", "virmo_root", "vmimg_root", "labels",
+    "name", "base_url", "notify_url", "notify_error", "certificate_subject", "virmo_root", "vmimg_root", "labels",
 )  # fmt: skip
 _ORDER_COLUMNS = ("state", "step", "message")
 

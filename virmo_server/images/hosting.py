@@ -22,6 +22,7 @@ from virmo_server.model_running import InstallReport
 
 #: Bigger steps than Starlette's default: fewer thread hops per megabyte, at one buffer per running download.
 CHUNK_BYTES = 256 * 1024
+SIGNATURE_SUFFIX, SIGNATURE_TYPE = ".p7s", "application/pkcs7-signature"
 #: Of one image; who was told its URL may write them.
 MAX_REPORTS = 100_000
 
@@ -40,8 +41,13 @@ def descriptor_url(base_url: str, image: Image) -> str:
     return download_url(base_url, image) + SUFFIX
 
 
+def signature_url(base_url: str, image: Image) -> str:
+    """As :func:`download_url`, of a signature that is not in the file."""
+    return download_url(base_url, image) + SIGNATURE_SUFFIX
+
+
 def descriptor_routes(database: Database, clock: Clock, base_url: str | None) -> list[Route]:
-    """``GET …/<file>.dd`` and ``POST …/<file>.report``; both know no more than who was told the URL.
+    """``GET …/<file>.dd`` and ``.p7s``, ``POST …/<file>.report``; they know no more than who was told the URL.
 
     ``base_url`` of ``None``: the file is fetched from where the descriptor was.
     """
@@ -82,7 +88,14 @@ def descriptor_routes(database: Database, clock: Clock, base_url: str | None) ->
         path = request.path_params
         return Response(status_code=await run_in_threadpool(keep, path["image_id"], path["file_name"], report))
 
+    async def serve_signature(request: Request) -> Response:
+        image = await run_in_threadpool(find, request.path_params["image_id"], request.path_params["file_name"])
+        if image is None or image.signature is None:
+            return PlainTextResponse("no such signature\n", status_code=404)
+        return Response(image.signature, media_type=SIGNATURE_TYPE, headers={"Cache-Control": "private, immutable"})
+
     return [
+        Route(f"/images/{{image_id}}/{{file_name}}{SIGNATURE_SUFFIX}", serve_signature, methods=["GET"]),
         Route(f"/images/{{image_id}}/{{file_name}}{SUFFIX}", serve, methods=["GET"]),
         Route(f"/images/{{image_id}}/{{file_name}}{REPORT_SUFFIX}", receive, methods=["POST"]),
     ]

@@ -20,8 +20,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from virmo_server.clock import Clock
+from virmo_server.config import Signatures
 from virmo_server.credentials import new_serial
 from virmo_server.database import Database
+from virmo_server.images.signature import judge
 from virmo_server.model import OPEN_STATES, DeliveredImage, Image, Order
 from virmo_server.problem import Problem, conflict, not_found
 
@@ -40,6 +42,10 @@ class ImageSpec:
     media_type: str
     size: int | None = None
     sha256: str | None = None
+    signature: bytes | None = None  #: one that is not in the file: CMS, detached, DER
+
+
+NO_SIGNATURES = Signatures()
 
 
 class ImageLibrary:
@@ -52,12 +58,14 @@ class ImageLibrary:
         clock: Clock,
         *,
         max_bytes: int,
+        signatures: Signatures = NO_SIGNATURES,
         free_bytes: Callable[[Path], int] | None = None,
     ) -> None:
         self._folder = folder
         self._database = database
         self._clock = clock
         self._max_bytes = max_bytes
+        self._signatures = signatures
         self._free_bytes = free_bytes or (lambda path: shutil.disk_usage(path).free)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -84,7 +92,8 @@ class ImageLibrary:
             )
 
     def store(self, spec: ImageSpec, temporary: Path, sha256: str, size: int) -> Image:
-        """Take over a complete file."""
+        """Take over a complete file; :class:`Problem` 422 when its signature is not good enough."""
+        verdict = judge(temporary, spec.signature, self._signatures)
         image = Image(
             id=new_serial(),
             name=spec.name,
@@ -93,6 +102,9 @@ class ImageLibrary:
             sha256=sha256,
             size=size,
             created_at=self._clock(),
+            signature_state=verdict.state,
+            signed_by=verdict.signed_by,
+            signature=spec.signature,
         )
         temporary.rename(self.path(image.id))
         with self._database.write() as session:

@@ -28,9 +28,9 @@ COMMANDS = """
     server show
     device list --label lab --word x --limit 5 --offset 1
     device add b --dev-id urn:x:b --client-name c --client-secret 12345678 --server-secret 12345678 \
-        --server-url https://s --notify-url http://b --label lab --auth hmac
+        --server-url https://s --notify-url http://b --label lab --auth hmac --certificate CN=b
     device show b
-    device set b --name c --server-url https://s --notify-url http://b --label lab
+    device set b --certificate CN=b --name c --server-url https://s --notify-url http://b --label lab
     device remove b
     device renew b
     device refresh b {ORDER}
@@ -71,7 +71,7 @@ COMMANDS = """
     image list
     image list b
     image show {IMAGE_ID}
-    image upload {FILE} --name n --media-type a/b
+    image upload {FILE} --name n --media-type a/b --signature {FILE}
     image deliver b --name n --image-id {IMAGE_ID} --description d --descriptor {ORDER}
     image delete b n {ORDER}
     image forget {IMAGE_ID}
