@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import random
 import signal
 import threading
 import time
@@ -26,7 +25,7 @@ from dom0_agent.control import ControlServer
 from dom0_agent.control_client import ControlError
 from dom0_agent.device import agent_version, device_info, grant, mount_objects
 from dom0_agent.dm_session import SeededNonces, SessionReport, SessionRunner, Trace
-from dom0_agent.doorkeeper import Asked, Doorkeeper, user_agrees
+from dom0_agent.doorkeeper import Doorkeeper, user_agrees
 from dom0_agent.firmware.wiring import open_firmware
 from dom0_agent.guest.control import guest_calls, report_expulsions
 from dom0_agent.guest.hub import GuestHub
@@ -38,17 +37,15 @@ from dom0_agent.images.service import LocalImageService
 from dom0_agent.logs import set_up
 from dom0_agent.mo.dmacc import account_path, read_accounts, read_nonce
 from dom0_agent.mo.dmtree.wiring import GuestManagement, Parts
-from dom0_agent.omadm.alerts import AlertCode
 from dom0_agent.omadm.auth import Account, NonceRole
 from dom0_agent.omadm.notification import NotificationGuard
-from dom0_agent.omadm.retry import Backoff
 from dom0_agent.omadm.tree import ManagementTree
 from dom0_agent.omadm.uri import format_path
 from dom0_agent.overview import Overview
 from dom0_agent.reporting import Reporter
 from dom0_agent.resource_management import ResourceManagement
 from dom0_agent.resources.sharing import open_sharing
-from dom0_agent.schedule import SessionSchedule
+from dom0_agent.session_keeper import SessionKeeper
 from dom0_agent.store.database import Database
 from dom0_agent.store.images import ImageTable
 from dom0_agent.store.journal import Journal
@@ -66,7 +63,6 @@ log = logging.getLogger(__name__)
 SESSION_WAIT = 600.0  #: seconds that virmoctl waits for the sessions that it asked for
 MAX_WAITING = 64  #: things in the queue past which notifications are turned away: somebody floods us
 MAX_NOTIFICATIONS = 60  #: sessions that a server may ask for in a minute
-JITTER = 0.5  #: of a pause is left to chance: a fleet does not come back all at once
 LONGEST_SLEEP = 3600.0  #: seconds; the loop looks around at least this often
 
 
@@ -149,11 +145,9 @@ class Agent:
         self._firmware = open_firmware(config, self.tree, self.outbox, self._wake)
         provision(config.dm.accounts, self.tree, nonces, self.outbox, config.state_dir / "accounts.json")
         grant(self.tree, [account.server_id for account in read_accounts(self.tree)])
-        self._tls = {account.server_id: account.tls for account in config.dm.accounts}
-        self._schedules = {account.server_id: self._schedule() for account in read_accounts(self.tree)}
         seeded = SeededNonces(nonces, self._first_nonce)
         self._doorkeeper = Doorkeeper(seeded, NotificationGuard(time.monotonic, most=MAX_NOTIFICATIONS))
-        self._runner = SessionRunner(
+        runner = SessionRunner(
             config=config.dm,
             device_id=config.device.id,
             tree=self.tree,
@@ -164,6 +158,14 @@ class Agent:
             ui=console,
         )
         self.overview = Overview(config, self.hypervisor, self.vms, self.images, self.outbox)
+        self._sessions = SessionKeeper(
+            config.dm,
+            runner,
+            self.accounts,
+            self.outbox,
+            settle=self._settle_events,
+            note=self.overview.note_session,
+        )
         report_expulsions(self.guests, self._reporter, lambda vmid: self.overview.nodes.get(str(vmid)), self._queue.put)
 
     def start(self) -> None:
@@ -200,20 +202,9 @@ class Agent:
         """The servers that may manage this device."""
         return read_accounts(self.tree)
 
-    def session(self, account: Account, *, asked: Asked | None = None, trace: Trace | None = None) -> SessionReport:
-        """Run one session now: client-initiated, or the one that a notification ``asked`` for."""
-        self._settle_events()
-        tls = self._tls.get(account.server_id, self.config.dm.tls)
-        if asked is None:
-            report = self._runner.run(account, tls, trace=trace)
-        else:
-            opening = AlertCode.SERVER_INITIATED
-            report = self._runner.run(
-                account, tls, opening=opening, session_id=asked.session_id, nonces=asked.nonces, trace=trace
-            )
-        self._settle_events()
-        self.overview.note_session(report)
-        return report
+    def session(self, account: Account, *, trace: Trace | None = None) -> SessionReport:
+        """Run one client-initiated session now."""
+        return self._sessions.session(account, trace=trace)
 
     def busy(self) -> list[str]:
         """What operations are running, for people."""
@@ -227,9 +218,7 @@ class Agent:
         control = ControlServer(self.config.control.socket, self._control_calls())
         listener = self._listen()
         try:
-            now = time.monotonic()
-            for schedule in self._schedules.values():
-                schedule.ask(now)
+            self._sessions.ask_all()
             while self._turn():
                 pass
         finally:
@@ -245,50 +234,26 @@ class Agent:
 
     def _turn(self) -> bool:
         """Wait for what happens next, do what is due; ``False`` when it is time to stop."""
-        now = time.monotonic()
-        waits = [wait for schedule in self._schedules.values() if (wait := schedule.wait(now)) is not None]
         try:
             with self._watchdog.waiting():
-                item = self._queue.get(timeout=min([*waits, LONGEST_SLEEP]))
+                item = self._queue.get(timeout=self._sessions.wait(LONGEST_SLEEP))
         except queue.Empty:
             item = None
         if isinstance(item, _Stop):
             return False
         if isinstance(item, _SessionWish):
             wanted = [account for account in self.accounts() if item.server_id in (None, account.server_id)]
-            item.reports.extend(self._run_session(account, trace=item.recorder) for account in wanted)
+            item.reports.extend(self._sessions.run(account, trace=item.recorder) for account in wanted)
             item.done.set()
         elif isinstance(item, _Notification):
             asked = self._doorkeeper.admit(item.untrusted_octets, self.accounts())
             if asked is not None and user_agrees(asked, self._console):
-                self._run_session(asked.account, asked)
+                self._sessions.run(asked.account, asked)
         elif item is not None:
             self._settle(item)
             self._settle_events()
-        self._run_due_sessions()
+        self._sessions.run_due()
         return True
-
-    def _run_due_sessions(self) -> None:
-        now = time.monotonic()
-        for account in self.accounts():
-            schedule = self._schedules.setdefault(account.server_id, self._schedule())
-            schedule.alerts_wait(now, bool(self.outbox.list(account.server_id)))
-            if schedule.is_due(now):
-                self._run_session(account)
-
-    def _run_session(
-        self, account: Account, asked: Asked | None = None, *, trace: Trace | None = None
-    ) -> SessionReport:
-        report = self.session(account, asked=asked, trace=trace)
-        schedule, now = self._schedules.setdefault(account.server_id, self._schedule()), time.monotonic()
-        waiting = self.outbox.list(account.server_id)
-        schedule.alerts_wait(now, any(alert.attempts for alert in waiting))
-        schedule.ended(now, report.ok, late_alerts=not all(alert.attempts for alert in waiting))
-        return report
-
-    def _schedule(self) -> SessionSchedule:
-        dm = self.config.dm
-        return SessionSchedule(dm.poll_interval, Backoff(dm.retry_first, dm.retry_max, JITTER), random.random)
 
     def _listen(self) -> NotificationListener | None:
         settings = self.config.dm.notification
