@@ -206,6 +206,25 @@ def _bridge(config: AgentConfig, _file: Path) -> Finding:
     return _fail(f"no bridge {name}", f"make it (ip link add {name} type bridge) or set vm.bridge")
 
 
+def _peripherals(config: AgentConfig, _file: Path) -> Finding:
+    from dom0_agent.hypervisor.interface import Pci, Usb
+    from dom0_agent.hypervisor.xl_devices import ASSIGNABLE, present
+    from dom0_agent.resources.peripheral_names import passed_device
+
+    named = [(one.name, passed_device(one.device)) for one in config.resources.peripherals]
+    missing = [(name, device) for name, device in named if device is not None and not present(device)]
+    unbound = [device.address for _, device in missing if isinstance(device, Pci)]
+    if unbound:
+        return _fail(
+            f"{', '.join(unbound)} cannot be given to VMs: not bound to {ASSIGNABLE.name}",
+            f"xl pci-assignable-add {unbound[0]} before the agent starts, or name it in dom0's xen-pciback.hide",
+        )
+    away = [f"{name} (port {device.port})" for name, device in missing if isinstance(device, Usb)]
+    if away:
+        return _warn(f"nothing is plugged in: {', '.join(away)}", "plug it in; VMs that own it get it then")
+    return _ok(", ".join(name for name, _ in named) or "none is named")
+
+
 def _clock(_config: AgentConfig, _file: Path) -> Finding:
     now = time.time()
     shown = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(now))
@@ -277,6 +296,7 @@ CHECKS = (
     Check("XenStore", _xenstore, _XL),
     Check("device model", _device_model, _XL),
     Check("guest bridge", _bridge, _XL),
+    Check("peripherals", _peripherals, _XL),
     Check("clock", _clock),
     Check("state directory", _state_dir),
     Check("free space", _space),

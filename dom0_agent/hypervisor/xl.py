@@ -23,6 +23,7 @@ from dom0_agent.hypervisor.libxc import Libxc, open_libxc
 from dom0_agent.hypervisor.readback import ReadBackHypervisor
 from dom0_agent.hypervisor.tool import ToolResult, ToolRunner, await_orphans, run_tool
 from dom0_agent.hypervisor.xenstore import XenStore, XenStoreError
+from dom0_agent.hypervisor.xl_devices import usb_addresses
 from dom0_agent.hypervisor.xl_output import offers, parse_domains, parse_info
 from dom0_agent.hypervisor.xl_resources import XlResources
 
@@ -219,7 +220,7 @@ class Xl:
 
     @contextlib.contextmanager
     def _config_file(self, config: DomainConfig) -> Iterator[Path]:
-        text = xlcfg.render(config, self._resources.devices.usb_addresses())
+        text = xlcfg.render(config, usb_addresses())
         path = self._run_dir / f"{config.uuid}.xlcfg"
         try:
             path.write_text(text, encoding="ascii")

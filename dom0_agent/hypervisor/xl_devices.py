@@ -60,18 +60,12 @@ class XlDevices:
             output = self._list("pci-list", domain)
             found |= {device_name(Pci(address)) for address in parse_pci_list(output)}
         if self._exists(f"{own}/vusb"):
-            ports = {numbers: port for port, numbers in self.usb_addresses().items()}
+            ports = {numbers: port for port, numbers in usb_addresses().items()}
             taken = [(one.bus, one.device) for one in parse_usb_list(self._list("usb-list", domain))]
             found |= {device_name(Usb(ports[numbers])) for numbers in taken if numbers in ports}
         if self._exists(f"{own}/vfb") or self._exists(f"/local/domain/{domain.domid}/console/vnc-port"):
             found.add("display")
         return found
-
-    def present(self, device: Device) -> bool:
-        """Whether it can be given to somebody."""
-        if isinstance(device, Pci):
-            return (ASSIGNABLE / device.address).exists()
-        return not isinstance(device, Usb) or device.port in self.usb_addresses()
 
     def attach(self, domain: DomainInfo, device: Pci | Usb) -> None:
         """``xl pci-attach`` or ``xl usbdev-attach``, which makes a controller where there is none."""
@@ -79,7 +73,7 @@ class XlDevices:
         if isinstance(device, Pci):
             self._run(["xl", "pci-attach", domid, xlcfg.pci_specification(domain.uuid, device)], DEVICE, call)
             return
-        numbers = self.usb_addresses().get(xlcfg.usb_port(domain.uuid, device))
+        numbers = usb_addresses().get(xlcfg.usb_port(domain.uuid, device))
         if numbers is None:
             raise HypervisorError(f"{call}: nothing is plugged in at USB port {device.port}")
         self._run(["xl", "usbdev-attach", domid, *xlcfg.usb_specification(*numbers).split(",")], DEVICE, call)
@@ -91,24 +85,32 @@ class XlDevices:
             options = ["-f"] if force else []
             self._run(["xl", "pci-detach", *options, domid, device.address], DEVICE, call)
             return
-        numbers = self.usb_addresses().get(device.port)
+        numbers = usb_addresses().get(device.port)
         for one in parse_usb_list(self._list("usb-list", domain)):
             if (one.bus, one.device) == numbers:
                 self._run(["xl", "usbdev-detach", domid, str(one.controller), str(one.port)], DEVICE, call)
 
-    def usb_addresses(self) -> dict[str, tuple[int, int]]:
-        """USB port → (bus, device) of what is plugged in there now."""
-        found = {}
-        for directory in sorted(USB_DEVICES.iterdir()) if USB_DEVICES.is_dir() else []:
-            try:
-                numbers = [int((directory / name).read_text(encoding="ascii")) for name in ("busnum", "devnum")]
-            except (OSError, ValueError):  # an interface of a device, or one that was pulled out this moment
-                continue
-            found[directory.name] = (numbers[0], numbers[1])
-        return found
-
     def _list(self, command: str, domain: DomainInfo) -> str:
         return self._run(["xl", command, str(domain.domid)], SHORT, f"devices of domain {domain.uuid}").untrusted_stdout
+
+
+def present(device: Device) -> bool:
+    """Whether dom0 has a device to give; what is no device of the machine always is."""
+    if isinstance(device, Pci):
+        return (ASSIGNABLE / device.address).exists()
+    return not isinstance(device, Usb) or device.port in usb_addresses()
+
+
+def usb_addresses() -> dict[str, tuple[int, int]]:
+    """USB port → (bus, device) of what is plugged in there now."""
+    found = {}
+    for directory in sorted(USB_DEVICES.iterdir()) if USB_DEVICES.is_dir() else []:
+        try:
+            numbers = [int((directory / name).read_text(encoding="ascii")) for name in ("busnum", "devnum")]
+        except (OSError, ValueError):  # an interface of a device, or one that was pulled out this moment
+            continue
+        found[directory.name] = (numbers[0], numbers[1])
+    return found
 
 
 def parse_pci_list(untrusted_output: str) -> tuple[str, ...]:

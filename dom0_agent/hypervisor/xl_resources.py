@@ -16,7 +16,7 @@ from dom0_agent.hypervisor.interface import Device, Disk, DomainInfo, Hypervisor
 from dom0_agent.hypervisor.resources import MemoryLimits, Scheduling
 from dom0_agent.hypervisor.tool import ToolResult
 from dom0_agent.hypervisor.xenstore import XenStoreError
-from dom0_agent.hypervisor.xl_devices import DEVICE, XlDevices
+from dom0_agent.hypervisor.xl_devices import DEVICE, XlDevices, present
 
 KIB, MIB = 1 << 10, 1 << 20
 SECTOR = 512  #: what XenStore and sysfs count disks in
@@ -60,7 +60,7 @@ class XlResources:
         self._run = run
         self._scheduler = scheduler
         self._direct = direct
-        self.devices = XlDevices(run, lambda path: bool(self._list(path)) or self._read(path) is not None)
+        self._devices = XlDevices(run, lambda path: bool(self._list(path)) or self._read(path) is not None)
 
     # -- processors -------------------------------------------------------------------------------------------------
 
@@ -154,17 +154,17 @@ class XlResources:
         """What dom0's backends have for the domain."""
         disks = {self._text(f"{path}/dev") for path in self._backends(domain, "vbd")}
         macs = {self._text(f"{path}/mac").lower() for path in self._backends(domain, "vif")}
-        return frozenset((disks | macs | self.devices.attached(domain)) - {""})
+        return frozenset((disks | macs | self._devices.attached(domain)) - {""})
 
     def present(self, device: Device) -> bool:
         """Disks and interfaces always are."""
-        return self.devices.present(device)
+        return present(device)
 
     def attach(self, domain: DomainInfo, device: Device) -> None:
         """``xl block-attach`` or ``xl network-attach``; devices of the machine: see :class:`XlDevices`."""
         call = f"attach to domain {domain.uuid}"
         if isinstance(device, Pci | Usb):
-            self.devices.attach(domain, device)
+            self._devices.attach(domain, device)
             return
         if isinstance(device, Disk):
             specification = xlcfg.disk_specification(domain.uuid, device)
@@ -178,7 +178,7 @@ class XlResources:
         """``xl block-detach`` or ``xl network-detach``, which has no force of its own."""
         call = f"detach from domain {domain.uuid}"
         if isinstance(device, Pci | Usb):
-            self.devices.detach(domain, device, force=force)
+            self._devices.detach(domain, device, force=force)
             return
         if isinstance(device, Disk):
             options = ["--force"] if force else []

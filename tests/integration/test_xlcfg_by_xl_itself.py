@@ -17,8 +17,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dom0_agent.hypervisor.interface import Disk, DomainConfig, DomainType, HypervisorError, Vif
-from dom0_agent.hypervisor.xlcfg import render
+from dom0_agent.hypervisor.interface import Disk, DomainConfig, DomainType, HypervisorError, Pci, Usb, Vif
+from dom0_agent.hypervisor.xlcfg import pci_specification, render
 
 MIB = 1 << 20
 CONFIG = DomainConfig(
@@ -79,6 +79,18 @@ class _Config(ctypes.Structure):
     _fields_ = [("settings", ctypes.POINTER(_Setting))]
 
 
+class _Pci(ctypes.Structure):
+    """libxl_types.idl: the beginning of libxl_device_pci, and room for the rest."""
+
+    _fields_ = [
+        ("func", ctypes.c_uint8),
+        ("dev", ctypes.c_uint8),
+        ("bus", ctypes.c_uint8),
+        ("domain", ctypes.c_int),
+        ("rest", ctypes.c_uint8 * 256),
+    ]
+
+
 class XlParser:
     """xl's reading of a configuration file."""
 
@@ -102,6 +114,15 @@ class XlParser:
             return {name: self._value(config, name) for name in names}
         finally:
             self._lib.xlu_cfg_destroy(config)
+
+    def read_pci(self, text: str) -> tuple[int, int, int, int]:
+        """Segment, bus, device and function of a PCI address, as ``xl pci-attach`` reads it."""
+        config = self._lib.xlu_cfg_init(self._report, b"test")
+        device = _Pci()
+        error = self._lib.xlu_pci_parse_bdf(config, ctypes.byref(device), text.encode())
+        self._lib.xlu_cfg_destroy(config)
+        assert error == 0, f"xl cannot read it ({error}): {text!r}"
+        return device.domain, device.bus, device.dev, device.func
 
     def _names(self, config: ctypes._Pointer[_Config]) -> Iterator[str]:
         setting = config.contents.settings
@@ -160,6 +181,20 @@ def test_each_type_is_read(kind: DomainType) -> None:
     )
 
 
+def test_devices_of_the_machine_are_read_as_we_meant() -> None:
+    """HLF-06: what xl is told of USB and PCI devices and of a display; an address means what it says."""
+    device = Pci("00a1:1f:0b.7")
+    given = dataclasses.replace(CONFIG, pci=(device,), usb=(Usb("3-1.4"), Usb("1-2")), display=True)
+    assert xl().read(render(given, {"3-1.4": (3, 26), "1-2": (1, 5)})) == expected(CONFIG) | {
+        "pci": ["00a1:1f:0b.7"],
+        "usbdev": ["hostbus=3,hostaddr=26", "hostbus=1,hostaddr=5"],
+        "vfb": ["vnc=1,vnclisten=127.0.0.1,vncunused=1"],
+    }
+    later = dataclasses.replace(CONFIG, later_pci=True)
+    assert xl().read(render(later)) == expected(CONFIG) | {"passthrough": "enabled"}
+    assert xl().read_pci(pci_specification(CONFIG.uuid, device)) == (0xA1, 0x1F, 0x0B, 7)
+
+
 def test_the_parser_would_tell_of_an_injection() -> None:
     """The test sees what it is to see."""
     assert "memory" in xl().read('cmdline = "x"\nmemory=9999\n#"\n')
@@ -177,7 +212,12 @@ def test_no_command_line_breaks_out(cmdline: str) -> None:
 
 
 @settings(max_examples=600, deadline=None)
-@given(st.sampled_from(["name", "disk path", "disk device", "disk format", "mac", "bridge", "kernel", "ramdisk"]), TEXT)
+@given(
+    st.sampled_from(
+        ["name", "disk path", "disk device", "disk format", "mac", "bridge", "kernel", "ramdisk", "pci", "usb"]
+    ),
+    TEXT,
+)
 def test_no_other_text_does(what: str, text: str) -> None:
     """These are the agent's own; they are checked all the same."""
     check(with_text(what, text))
@@ -193,6 +233,8 @@ def with_text(what: str, text: str) -> DomainConfig:
         "mac": {"vifs": (Vif(text, "xenbr0"),)},
         "bridge": {"vifs": (Vif("00:16:3e:01:02:03", text),)},
         "kernel": {"kernel": Path(text)},
+        "pci": {"pci": (Pci(text),)},
+        "usb": {"usb": (Usb(text),)},
         "ramdisk": {"ramdisk": Path(text)},
     }
     return dataclasses.replace(CONFIG, **changes[what])  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from dom0_agent.hypervisor.interface import Hypervisor, HypervisorError
+from dom0_agent.hypervisor.interface import DomainState, Hypervisor, HypervisorError
 from dom0_agent.hypervisor.sim.ledger import HostSettings
 from dom0_agent.hypervisor.tool import ToolResult
 from dom0_agent.operation import OperationResult
@@ -209,6 +209,25 @@ def test_a_tc_that_stops_half_way_changes_nothing(at: int, board: Board, vmids: 
         assert board.picture() == before
     board.run.arm(0)
     assert board.change(wanted_of(vmids)).ok
+
+
+def test_a_guest_that_reboots_has_its_share_again(board: Board, vmids: list[UUID]) -> None:
+    """Its interface has another name then; what was of the old one is gone."""
+    resources = board.hypervisor.resources
+    before = resources.interfaces(vmids[0])
+    board.backend.guest_ends(vmids[0], "reboot")
+
+    def again() -> bool:
+        domain = board.hypervisor.find(vmids[0])
+        if domain is None or domain.state is not DomainState.RUNNING:
+            return False
+        return resources.interfaces(vmids[0]) != before
+
+    eventually(again, 20, "it boots again")
+    assert board.engine.drain(20)
+    rate = board.sharing.enforcer.rate(board.record(vmids[0]).allocation)
+    assert board.lab.shaper.holds(vmids[0], resources.interfaces(vmids[0]), rate)
+    assert len(board.lab.objects()[0]) == 4
 
 
 def test_a_look_removes_what_is_left_of_others_and_nothing_of_ours(board: Board, vmids: list[UUID]) -> None:

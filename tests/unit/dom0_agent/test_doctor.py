@@ -14,6 +14,8 @@ from dom0_agent import cli, doctor
 from dom0_agent.config import AccountConfig, AgentConfig, CredentialConfig
 from dom0_agent.config_schema import parse
 from dom0_agent.doctor import CHECKS, Finding, Level, examine
+from dom0_agent.hypervisor import xl_devices
+from dom0_agent.resources.peripheral_names import PeripheralName
 from dom0_agent.transport.tls import TlsConfig
 
 
@@ -129,3 +131,32 @@ def test_a_missing_device_model_is_told_with_what_cannot_start(
         finding = doctor._device_model(asked, file)
         assert finding.level is level
         assert bool(finding.remedy) == (level is Level.WARN)
+
+
+def test_devices_that_cannot_be_given_to_vms_are_told(
+    config: AgentConfig, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HLF-06: a PCI device that is not bound to pciback is to be mended, an empty USB port may be meant so."""
+    monkeypatch.setattr(xl_devices, "ASSIGNABLE", tmp_path / "pciback")
+    monkeypatch.setattr(xl_devices, "USB_DEVICES", tmp_path / "usb")
+    monkeypatch.setattr(doctor, "CHECKS", [c for c in CHECKS if c.name == "peripherals"])
+    names = (
+        PeripheralName("pci:0000:03:00.0", "Wi-Fi"),
+        PeripheralName("usb:1-2", "NFC"),
+        PeripheralName("vif0", "LAN"),
+    )
+    config = replace(
+        config,
+        hypervisor=replace(config.hypervisor, backend="xl"),
+        resources=replace(config.resources, peripherals=names),
+    )
+    finding = found(config, file)["peripherals"]
+    assert (finding.level, "xl pci-assignable-add 0000:03:00.0" in finding.remedy) == (Level.FAIL, True)
+    (tmp_path / "pciback" / "0000:03:00.0").mkdir(parents=True)
+    finding = found(config, file)["peripherals"]
+    assert (finding.level, "NFC (port 1-2)" in finding.seen) == (Level.WARN, True)
+    port = tmp_path / "usb" / "1-2"
+    port.mkdir(parents=True)
+    for leaf in ("busnum", "devnum"):
+        (port / leaf).write_text("1")
+    assert found(config, file)["peripherals"] == Finding(Level.OK, "Wi-Fi, NFC, LAN")
