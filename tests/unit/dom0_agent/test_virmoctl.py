@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,18 @@ def test_vms_are_listed_and_shown_by_node_or_vmid(agent: Agent, capsys: pytest.C
     for name in ("web", "./VirMO/web", str(vmid)):
         assert agent.run("vm", "show", name, "--json") == 0
         assert json.loads(capsys.readouterr().out)["state"] == "NOT_CREATED"
+
+
+def test_what_is_being_done_with_a_vm_is_told(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    """Issue: ``virmoctl vm show`` tells the running step."""
+    vmid = agent.vms.add()
+    running = replace(agent.vms.records[vmid], running_step="saving the guest", progress=40)
+    agent.vms.records[vmid] = running
+    assert agent.run("vm", "show", str(vmid)) == 0
+    shown = {line.split("  ")[0]: line.split("  ")[-1].strip() for line in capsys.readouterr().out.splitlines()}
+    assert (shown["running step"], shown["progress"]) == ("saving the guest", "40 %")
+    assert agent.run("vm", "list") == 0
+    assert "saving the guest (40 %)" in capsys.readouterr().out
 
 
 def test_an_unknown_vm_is_an_error(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from dom0_agent.mo.virmo import VirMO
 from dom0_agent.omadm.node import Format
 from dom0_agent.omadm.nodestore import MemoryNodeStore
 from dom0_agent.omadm.status import DMError
+from dom0_agent.omadm.tnds import XML_TYPE, TndsNode, encode_tnds
 from dom0_agent.omadm.tree import ManagementTree
 from dom0_agent.omadm.tree_access import ItemValue
 from dom0_agent.operation import OperationResult, Origin
@@ -19,6 +20,7 @@ from tests.unit.mo.engines import MemoryVms
 
 SERVER = "srv"
 NODE = ItemValue(format=Format.NODE)
+CONFIG = "RAM=1073741824&Storage=0&CPU=10&Network=10"
 
 
 class Device:
@@ -269,3 +271,44 @@ def test_vendor_nodes_tell_what_the_specification_does_not(device: Device) -> No
         "Progress": "40",
         "LastError": "oops",
     }
+
+
+def test_a_whole_entry_comes_as_one_document(device: Device) -> None:
+    """A-23, R-112 to R-115: TNDS; what the client owns stays the client's, whatever the document says of it."""
+    leaves = {"Description": "the web", "CreateParams": "ImgID=i1", "VMID": "chosen by the server"}
+    document = TndsNode(
+        "web",
+        Format.NODE,
+        children=(
+            *(TndsNode(name, Format.CHR, "text/plain", value) for name, value in leaves.items()),
+            TndsNode("State", Format.INT, "text/plain", "2"),
+            TndsNode(
+                "Resources",
+                Format.NODE,
+                children=(
+                    TndsNode("CurrentConfig", Format.CHR, "text/plain", CONFIG),
+                    TndsNode("NewConfig", Format.CHR, "text/plain", CONFIG),
+                ),
+            ),
+        ),
+    )
+    device.add("./VirMO", ItemValue(encode_tnds([document]), Format.XML, XML_TYPE))
+    (vmid,) = device.vms.records
+    assert device.get("./VirMO/web/VMID") == str(vmid)
+    assert device.get("./VirMO/web/State") == "0"
+    assert device.get("./VirMO/web/Resources/CurrentConfig") == "RAM=0&Storage=0&CPU=0&Network=0"
+    assert device.get("./VirMO/web/Resources/NewConfig") == CONFIG
+    assert device.get("./VirMO/web/Description") == "the web"
+    assert device.execute("./VirMO/web/Operations/Create") == 200
+    assert device.vms.submitted[-1][:2] == (Primitive.CREATE, "i1")
+
+
+def test_a_document_with_a_mistake_makes_no_entry(device: Device) -> None:
+    """All or nothing: a node that VirMO does not have, and a reserved name (A-24)."""
+    unknown = TndsNode("web", Format.NODE, children=(TndsNode("Colour", Format.CHR, "text/plain", "red"),))
+    reserved = TndsNode("DeviceResources", Format.CHR, "text/plain", "RAM=1")
+    for document in (unknown, reserved):
+        value = ItemValue(encode_tnds([document]), Format.XML, XML_TYPE)
+        assert status_of(device.add, "./VirMO", value) >= 400
+    assert device.vms.records == {}
+    assert device.children("./VirMO") == {"Operations", "DeviceResources"}

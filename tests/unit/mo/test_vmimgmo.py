@@ -12,6 +12,7 @@ from dom0_agent.mo.vmimgmo import VMImgMO
 from dom0_agent.omadm.node import Format
 from dom0_agent.omadm.nodestore import MemoryNodeStore
 from dom0_agent.omadm.status import DMError
+from dom0_agent.omadm.tnds import XML_TYPE, TndsNode, encode_tnds
 from dom0_agent.omadm.tree import ManagementTree
 from dom0_agent.omadm.tree_access import ItemValue
 from dom0_agent.operation import OperationResult, Origin
@@ -161,3 +162,22 @@ def test_progress_and_the_last_error_are_told(device: Device) -> None:
     device.images.records[img_id] = record
     assert device.get("./VMImgMO/a/Ext/Progress") == "40"
     assert device.get("./VMImgMO/a/Ext/LastError") == "lost"
+
+
+def test_a_whole_entry_comes_as_one_document(device: Device) -> None:
+    """A-23, R-100 to R-103: TNDS; ImgID and State are the client's."""
+    leaves = {
+        "ImgID": "chosen by the server",
+        "Name": "other",
+        "DownloadURI": URI,
+        "MediaType": "application/x-tar",
+        "DownloadedLocation": "/etc/shadow",
+    }
+    nodes = [TndsNode(name, Format.CHR, "text/plain", value) for name, value in leaves.items()]
+    document = TndsNode("b", Format.NODE, children=(*nodes, TndsNode("State", Format.INT, "text/plain", "2")))
+    device.tree.add(SERVER, "./VMImgMO", ItemValue(encode_tnds([document]), Format.XML, XML_TYPE))
+    assert device.get("./VMImgMO/b/ImgID") in device.images.records
+    assert device.get("./VMImgMO/b/State") == "0"
+    assert status_of(device.get, "./VMImgMO/b/DownloadedLocation") == 404
+    assert device.execute("./VMImgMO/b/Operations/Download") == 200
+    assert device.get("./VMImgMO/b/State") == "2"
