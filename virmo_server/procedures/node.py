@@ -21,6 +21,7 @@ from virmo_server.procedures.core import (
     refused,
     status_words,
 )
+from virmo_server.procedures.guest_codes import code_words, is_success
 
 #: Kind of order → command.
 NODE_COMMANDS = {
@@ -65,7 +66,7 @@ def _judge(verb: Command) -> Callable[[Situation, Sequence[Outcome]], Decision]:
         outcome = outcomes[0]
         if situation.doubtful and outcome.status == _DONE_BEFORE.get(verb):
             return Done("done in a session that was lost", Status.OK)
-        if not 200 <= outcome.status < 300:
+        if not is_success(outcome.status):  # also 1200 to 1299: what SCOMO and LAWMO answer an Exec with
             return refused(outcome)
         return _AFTER_SUCCESS.get(verb, _finish)(situation, outcome)
 
@@ -73,7 +74,7 @@ def _judge(verb: Command) -> Callable[[Situation, Sequence[Outcome]], Decision]:
 
 
 def _finish(_situation: Situation, outcome: Outcome) -> Decision:
-    return Done(status_words(outcome.status), outcome.status)
+    return Done(code_words(outcome.status), outcome.status)
 
 
 def _after_get(_situation: Situation, outcome: Outcome) -> Decision:
@@ -114,8 +115,8 @@ def _judge_poll(_situation: Situation, _outcomes: Sequence[Outcome]) -> Decision
 
 
 def _on_alert(situation: Situation, status: int) -> Decision:
-    if 200 <= status < 300:
-        return Done(f"the device reports the end: {status_words(status)}", status)
+    if is_success(status):
+        return Done(f"the device reports the end: {code_words(status)}", status)
     return refused(Outcome(DmCommand(Command.EXEC, str(situation.params["uri"])), status))
 
 

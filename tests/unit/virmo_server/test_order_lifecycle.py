@@ -6,12 +6,13 @@ from itertools import product
 
 import pytest
 
+from dom0_agent.omadm.node import Command
 from tests.unit.virmo_server.fleet import NAME, REQUEST, Fleet
 from virmo_server.model import FINAL_STATES, OrderState
 from virmo_server.orders.lifecycle import MOVES, By, IllegalMove, move
 from virmo_server.orders.service import NodeCommand, find_order
 from virmo_server.procedures.catalogue import PROCEDURES
-from virmo_server.procedures.core import UNKNOWABLE, status_words
+from virmo_server.procedures.core import UNKNOWABLE, DmCommand, Done, Fail, Outcome, Situation, status_words
 from virmo_server.services import Services
 
 
@@ -91,6 +92,18 @@ def test_raw_exec_is_never_sent_twice(fleet: Fleet) -> None:
     assert order.state is OrderState.FAILED
     assert "not known whether the device has done it" in order.message
     assert sum(line.endswith("/PowerOff") for line in fleet.board.log) == 1
+
+
+@pytest.mark.parametrize(("code", "ends"), [(200, Done), (1200, Done), (1202, Done), (1405, Fail), (410, Fail)])
+def test_raw_exec_knows_the_result_codes_of_guests(code: int, ends: type[Done | Fail]) -> None:
+    """SCOMO and LAWMO answer an Exec, or end it by an alert, with codes of their own: 1200 is success."""
+    procedure = PROCEDURES["node-exec"]
+    uri = "./VirMO/a/DMTree/SCOMO/Inventory/Deployed/g/Operations/Activate"
+    situation = Situation({"uri": uri}, {}, "c", "./VirMO", "./VMImgMO")
+    outcome = Outcome(DmCommand(Command.EXEC, uri), code)
+    assert isinstance(procedure.steps["send"].judge(situation, [outcome]), ends)
+    assert procedure.on_alert is not None
+    assert isinstance(procedure.on_alert(situation, code), ends)
 
 
 def test_trail_tells_every_step(fleet: Fleet) -> None:
