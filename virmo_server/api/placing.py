@@ -53,6 +53,7 @@ def _create_vm(
         image=body.image,
         running=body.running,
         description=body.description,
+        devices=body.devices,
     )
 
 

@@ -17,6 +17,8 @@ from virmo_server.api.schema_base import (
     Text,
 )
 
+PeripheralName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")]
+
 
 class DeliverImageBody(Body):
     """Deliver a library image to a device under ``name``."""
@@ -38,13 +40,15 @@ class DeleteImageBody(Body):
 
 
 class CreateVmBody(Body):
-    """Create a VM from the delivered image named ``image``. ``description`` defaults to the name."""
+    """Create a VM from the delivered image named ``image``. ``description`` defaults to the name; ``devices`` names
+    devices of the board that the VM gets for itself, as its configuration calls them."""
 
     kind: Literal["create-vm"]
     name: Name
     image: Name
     running: bool = True
     description: Text | None = None
+    devices: list[PeripheralName] = Field(default_factory=list, max_length=32)
     deadline_seconds: DeadlineSeconds | None = None
 
 

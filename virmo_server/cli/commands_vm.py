@@ -28,6 +28,13 @@ def register(nouns: Nouns) -> None:
     create.add_argument("--image", required=True, metavar="IMAGE", help="see 'virmo image list DEVICE'")
     create.add_argument("--powered-off", action="store_true", help="create it, but do not start it")
     create.add_argument("--description", metavar="TEXT", help="for people who look at the device (default: NAME)")
+    create.add_argument(
+        "--give",
+        action="append",
+        default=[],
+        metavar="PERIPHERAL",
+        help="give the VM a device of the board, as its resources.peripherals calls it (Camera); may be repeated",
+    )
     order_options(create)
     for name, (kind, help_text) in OPERATIONS.items():
         operation = command(verbs, name, _operate, help_text)
@@ -49,6 +56,7 @@ def _create(context: Context) -> int:
         "image": options.image,
         "running": not options.powered_off,
         "description": options.description,
+        "devices": options.give,
     }
     return context.place_order(options.device, body)
 

@@ -130,8 +130,10 @@ class OrderService:
         image: str,
         running: bool = True,
         description: str | None = None,
+        devices: Sequence[str] = (),
     ) -> Order:
-        """Create a VM from an image that is on the device, or that an open order delivers."""
+        """Create a VM from an image that is on the device, or that an open order delivers. ``devices``: what of the
+        board it gets for itself."""
         if _entry(session, Vm, device, name) is not None:
             raise conflict(f"device {device.name!r} has a VM {name!r} already: choose another name or delete it first")
         source = _require_entry(session, DeliveredImage, device, image)
@@ -152,6 +154,7 @@ class OrderService:
             "image_node": source.node,
             "running": running,
             "description": name if description is None else description,
+            "devices": list(devices),
         }
         after = None if delivery is None else delivery.id
         return self._queue(session, device, request, kind=CREATE_VM, target=f"vm:{node}", params=params, after=after)

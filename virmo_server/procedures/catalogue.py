@@ -9,7 +9,7 @@ from virmo_server.procedures.guest import guest_procedure
 from virmo_server.procedures.guest_actions import ACTIONS
 from virmo_server.procedures.image import delete_procedure, deliver_procedure
 from virmo_server.procedures.node import NODE_COMMANDS, node_procedure
-from virmo_server.procedures.peripheral import list_procedure, switch_procedure
+from virmo_server.procedures.peripheral import DISABLE, ENABLE, LIST
 from virmo_server.procedures.refresh import refresh_procedure
 from virmo_server.procedures.resources import apply_procedure
 from virmo_server.procedures.vm import PRIMITIVES, create_procedure, primitive_procedure
@@ -29,9 +29,9 @@ PROCEDURES: Mapping[str, Procedure] = {
     CREATE_VM: create_procedure(),
     REFRESH: refresh_procedure(),
     APPLY_RESOURCES: apply_procedure(),
-    LIST_PERIPHERALS: list_procedure(),
-    ENABLE_PERIPHERAL: switch_procedure(enable=True),
-    DISABLE_PERIPHERAL: switch_procedure(enable=False),
+    LIST_PERIPHERALS: guest_procedure(LIST),
+    ENABLE_PERIPHERAL: guest_procedure(ENABLE),
+    DISABLE_PERIPHERAL: guest_procedure(DISABLE),
     **{kind: node_procedure(verb) for kind, verb in NODE_COMMANDS.items()},
     **{kind: guest_procedure(action) for kind, action in ACTIONS.items()},
     **{kind: primitive_procedure(primitive) for kind, primitive in PRIMITIVES.items()},

@@ -47,7 +47,7 @@ def _lock(operation: str, state: str) -> Action:
 
 def _choose_wiped(situation: Situation, outcomes: Sequence[Outcome]) -> Mapping[str, object] | Fail:
     """Which entries of AvailableWipeList are meant, by their names or what they are called for people."""
-    entries = _table(outcomes[0], "AvailableWipeList")
+    entries = table(outcomes[0], "AvailableWipeList")
     names = {key: {key.lower(), leaves.get("ListItemName", "").lower()} for key, leaves in entries.items()}
     wanted = {item.lower() for item in situation.params["items"]}
     unknown = wanted - set().union(*names.values()) if wanted else set()
@@ -73,10 +73,10 @@ def _tell_packages(_situation: Situation, outcomes: Sequence[Outcome]) -> Decisi
     if not outcomes[0].ok:
         return Fail("the inventory cannot be read", outcomes[0].status)
     lines = []
-    for leaves in _table(outcomes[0], "Deployed").values():
+    for leaves in table(outcomes[0], "Deployed").values():
         state = "active" if leaves.get("State") == "20" else "inactive"
         lines.append(f"{leaves.get('Name', '?')} {leaves.get('Version', '')} ({state}, {leaves.get('ID', '')})")
-    for key, leaves in _table(outcomes[0], "Delivered").items():
+    for key, leaves in table(outcomes[0], "Delivered").items():
         state = "installed" if leaves.get("State") == "20" else "delivered, not installed"
         lines.append(f"package {leaves.get('PkgID') or key} ({state})")
     return Done("\n".join(lines) or "no components", Status.OK)
@@ -95,7 +95,7 @@ def _install(situation: Situation) -> str:
 
 def _choose_component(situation: Situation, outcomes: Sequence[Outcome]) -> Mapping[str, object] | Fail:
     wanted = situation.params["component"]
-    deployed = _table(outcomes[0], "Deployed")
+    deployed = table(outcomes[0], "Deployed")
     found = [key for key, leaves in deployed.items() if wanted in (key, leaves.get("ID"), leaves.get("Name"))]
     if len(found) != 1:
         names = ", ".join(leaves.get("ID", key) for key, leaves in deployed.items()) or "nothing"
@@ -170,7 +170,8 @@ def _tell_info(_situation: Situation, outcomes: Sequence[Outcome]) -> Decision:
     return Done("\n".join(lines) or "the guest has told nothing yet", Status.OK)
 
 
-def _tree(item: ManagedObject, below: str = "") -> Callable[[Situation], list[DmCommand]]:
+def tree(item: ManagedObject, below: str = "") -> Callable[[Situation], list[DmCommand]]:
+    """Gets an object, or what is ``below`` its root, with all its values at once."""
     return lambda s: [get(f"{root(s, item.moid)}{below}?list=StructData")]
 
 
@@ -179,7 +180,7 @@ def _normal(node: ReadNode) -> str:
     return uri if uri.startswith(".") else f"./{uri}"
 
 
-def _table(outcome: Outcome, parent: str) -> dict[str, dict[str, str]]:
+def table(outcome: Outcome, parent: str) -> dict[str, dict[str, str]]:
     """Entries below the interior node ``parent`` in an answer to ``?list=StructData``: name → leaf → value."""
     entries: dict[str, dict[str, str]] = {}
     for node in outcome.nodes:
@@ -200,16 +201,16 @@ ACTIONS: Mapping[str, Action] = {
     "guest-reset": Action((LAWMO,), operation=lambda s: f"{root(s, LAWMO.moid)}/Operations/FactoryReset"),
     "guest-wipe": Action(
         (LAWMO,),
-        look=_tree(LAWMO, "/AvailableWipeList"),
+        look=tree(LAWMO, "/AvailableWipeList"),
         choose=_choose_wiped,
         prepare=_mark,
         operation=lambda s: f"{root(s, LAWMO.moid)}/Operations/Wipe",
     ),
-    "guest-packages": Action((SCOMO,), read=_tree(SCOMO, "/Inventory"), tell=_tell_packages),
+    "guest-packages": Action((SCOMO,), read=tree(SCOMO, "/Inventory"), tell=_tell_packages),
     "guest-install": Action((SCOMO,), prepare=_set_package, operation=_install),
     "guest-remove": Action(
         (SCOMO,),
-        look=_tree(SCOMO, "/Inventory"),
+        look=tree(SCOMO, "/Inventory"),
         choose=_choose_component,
         operation=lambda s: (
             f"{root(s, SCOMO.moid)}/Inventory/Deployed/{s.memory['component']}/Operations/Remove"
@@ -233,6 +234,6 @@ ACTIONS: Mapping[str, Action] = {
         tell=_tell_answer,
     ),
     "guest-info": Action(
-        (DEVINFO, DEVDETAIL), read=lambda s: [*_tree(DEVINFO)(s), *_tree(DEVDETAIL)(s)], tell=_tell_info
+        (DEVINFO, DEVDETAIL), read=lambda s: [*tree(DEVINFO)(s), *tree(DEVDETAIL)(s)], tell=_tell_info
     ),
 }  # fmt: skip

@@ -56,9 +56,11 @@ PRIMITIVES = {
 }
 
 
-def create_params(img_id: str, *, running: bool) -> str:
-    """CreateParams (R-036 to R-043); values percent-encoded as reading A-18 has it."""
-    return f"ImgID={quote(img_id, safe='')}&Running={'true' if running else 'false'}"
+def create_params(img_id: str, *, running: bool, devices: Sequence[str] = ()) -> str:
+    """CreateParams (R-036 to R-043); values percent-encoded as reading A-18 has it. ``devices`` of the board are given
+    to the VM by our own key."""
+    given = f"&Devices={quote(','.join(devices), safe='')}" if devices else ""
+    return f"ImgID={quote(img_id, safe='')}&Running={'true' if running else 'false'}{given}"
 
 
 def primitive_procedure(primitive: Primitive) -> Procedure:
@@ -167,7 +169,9 @@ def _read_back(situation: Situation) -> list[DmCommand]:
 
 
 def _parameters(situation: Situation) -> list[DmCommand]:
-    params = create_params(situation.memory["img_id"], running=situation.params["running"])
+    params = create_params(
+        situation.memory["img_id"], running=situation.params["running"], devices=situation.params.get("devices", ())
+    )
     return [
         replace(f"{_vm(situation)}/CreateParams", params),
         replace(f"{_vm(situation)}/Description", situation.params["description"]),

@@ -9,7 +9,7 @@ import io
 import json
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,16 @@ def eventually(truth: Callable[[], bool], what: str, seconds: float = 20.0) -> N
 class World:
     """A server, and a board on which VM ``web`` runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        more: Mapping[str, Any] | None = None,
+        create: tuple[str, ...] = (),
+        machine: Mapping[str, Any] | None = None,
+    ) -> None:
+        """``more`` of the agent's configuration, more words for ``virmo vm create``, settings of the simulated
+        ``machine``."""
         self.folder = folder
         self.board = SimBoard(folder / "board")
         self.server = Server(folder / "server", self.board.server_host)
@@ -46,11 +55,14 @@ class World:
         config["vm"] = {"default_storage": MIB, "shutdown_wait": 5}
         config["fumo"] = {"health_timeout": 8}
         config["dm"]["answer_limit"] = 1.0
+        config |= more or {}
+        host = self.board.state_dir / "sim" / "host.json"
+        host.write_text(json.dumps(json.loads(host.read_text()) | dict(machine or {})))
         self.board.start_agent(yaml.safe_dump(config), self.server.ca_file)
         bundle = str(self.board.bundle)
         deliver = ("image", "deliver", DEVICE, "--name", "sample", "--file", bundle, "--media-type", MEDIA_TYPE)
         assert self._wait(*deliver)["state"] == "done"
-        assert self._wait("vm", "create", DEVICE, VM, "--image", "sample")["state"] == "done"
+        assert self._wait("vm", "create", DEVICE, VM, "--image", "sample", *create)["state"] == "done"
 
     def vm(self, verb: str, *words: str) -> dict[str, Any]:
         """``virmo vm VERB board-1 web … --wait --json``: how the order ended."""

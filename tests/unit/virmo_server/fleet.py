@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -50,11 +51,15 @@ class Fleet:
             orders = self.services.orders
             return orders.deliver_image(session, self.device(session), REQUEST, name=name, image=image).id
 
-    def create(self, name: str = "www", image: str = "web", *, running: bool = True) -> int:
+    def create(
+        self, name: str = "www", image: str = "web", *, running: bool = True, devices: Sequence[str] = ()
+    ) -> int:
         with self.services.database.write() as session:
             orders = self.services.orders
             device = self.device(session)
-            return orders.create_vm(session, device, REQUEST, name=name, image=image, running=running).id
+            return orders.create_vm(
+                session, device, REQUEST, name=name, image=image, running=running, devices=devices
+            ).id
 
     def operate(self, kind: str, name: str = "www", deadline: timedelta | None = None) -> int:
         with self.services.database.write() as session:

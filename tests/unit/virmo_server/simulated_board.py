@@ -24,6 +24,7 @@ VM_TRANSITIONS = {
     "Resume": ("3", "2"),
 }
 MOIDS = {"./VirMO": "urn:oma:mo:oma-virmo:1.0", "./VMImgMO": "urn:oma:mo:oma-vmimgmo:1.0"}
+DCMO = "urn:oma:mo:oma-dcmo:1.0"
 OPERATION_COMPLETE = "Reversed-Domain-Name: org.virmo/operationcomplete"
 IMAGE_READY = "urn:oma:at:oma-virmo:imageready:1.0"
 
@@ -40,6 +41,7 @@ class SimulatedBoard:
     running: list[Callable[[], None]] = field(default_factory=list)  #: slow operations under way
     log: list[str] = field(default_factory=list)  #: every write and Exec, as ``Exec ./VirMO/…``
     done: list[str] = field(default_factory=list)  #: operations that took effect
+    types: dict[str, str] = field(default_factory=dict)  #: URI → MOID, of what the server has added
     _serial: int = 0
 
     def __post_init__(self) -> None:
@@ -80,7 +82,7 @@ class SimulatedBoard:
 
     def run(self, command: DmCommand) -> tuple[int, tuple[ReadNode, ...]]:
         """Execute one of the server's commands; its status and what a Get found."""
-        value = ItemValue(command.data, command.format)
+        value = ItemValue(command.data, command.format, command.type)
         try:
             match command.verb:
                 case Command.GET:
@@ -107,13 +109,16 @@ class SimulatedBoard:
         if plain not in self.nodes:
             raise DMError(Status.NOT_FOUND, uri)
         if query == "prop=Type":
-            return [NodeResult(uri, ItemValue(MOIDS.get(plain, "")))]
+            return [NodeResult(uri, ItemValue(self._moid(plain) or ""))]
         if query == "list=Struct":
             return [
-                NodeResult(node, ItemValue(format=Format.NODE, type=MOIDS.get(node)), has_data=False)
+                NodeResult(node, ItemValue(format=Format.NODE, type=self._moid(node)), has_data=False)
                 for node in sorted(self.nodes)
                 if node == plain or node.startswith(f"{plain}/")
             ]
+        if query == "list=StructData":
+            below = [node for node in sorted(self.nodes) if node == plain or node.startswith(f"{plain}/")]
+            return [NodeResult(node, ItemValue(self.nodes[node] or "")) for node in below]
         if query:
             raise DMError(Status.NOT_SUPPORTED, uri)
         value = self.nodes[plain]
@@ -134,12 +139,14 @@ class SimulatedBoard:
             leaves = {"VMID": f"vmid-{self._serial}", "State": "0", "CreateParams": "", "Description": ""}
             leaves["Resources/CurrentConfig"] = "RAM=0&Storage=0&CPU=0&Network=0"
             self.nodes |= {uri: None, f"{uri}/Resources": None, f"{uri}/Operations": None}
-            camera = f"{uri}/DMTree/DCMO/camera"
-            self.nodes |= {f"{uri}/DMTree": None, f"{uri}/DMTree/DCMO": None, camera: None}
-            self.nodes |= {f"{camera}/Operations": None, f"{camera}/Property": "Camera", f"{camera}/Enabled": "true"}
+            self.nodes[f"{uri}/DMTree"] = None
         elif parent == "./VMImgMO":
             leaves = {"ImgID": f"img-{self._serial}", "State": "0", "Name": "", "MediaType": "", "DownloadURI": ""}
             self.nodes |= {uri: None, f"{uri}/Operations": None}
+        elif value.type == DCMO:
+            self.types[uri] = DCMO
+            self.nodes |= {uri: None, f"{uri}/camera": None, f"{uri}/camera/Operations": None}
+            leaves = {"camera/Property": "Camera", "camera/Enabled": "true"}
         else:
             self.nodes[uri] = str(value.data)
             return
@@ -278,6 +285,9 @@ class SimulatedBoard:
         item = c.Item(source=source, meta=c.Meta(format=data_format.value, type=kind), data=data)
         alert = c.Alert(code=1226, items=(item,), correlator=correlator)
         self.alerts.append(PendingAlert(f"alert-{len(self.log)}-{len(self.alerts)}", alert))
+
+    def _moid(self, uri: str) -> str | None:
+        return MOIDS.get(uri) or self.types.get(uri)
 
     def _children(self, uri: str) -> list[str]:
         return [n for n in self.nodes if n.rpartition("/")[0] == uri]

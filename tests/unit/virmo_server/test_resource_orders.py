@@ -123,7 +123,10 @@ def test_a_peripheral_that_cannot_be_switched_fails_with_its_code(fleet: Fleet) 
     fleet.board.finish_operations()
     fleet.session()
     order = fleet.order(number)
-    assert (order.state, order.message) == (OrderState.FAILED, "Disable failed: the device reports 1403")
+    assert (order.state, order.message) == (
+        OrderState.FAILED,
+        "the device reports 1403 failed (partial lock, or disabling)",
+    )
     number = fleet.peripheral("enable-peripheral", "printer")
     fleet.session()
     assert fleet.order(number).dm_status == 404
@@ -140,3 +143,38 @@ def test_shares_of_the_command_line() -> None:
     for wrong in ("www", "www=", "=cpu:1", "www=cpu", "www=cpu:4K", "www=ram:1,ram:2", "www=disk:1", "www=ram:-1"):
         with pytest.raises(argparse.ArgumentTypeError):
             parse_share(wrong)
+
+
+def test_the_object_is_added_where_it_is_missing_and_found_under_any_name(fleet: Fleet) -> None:
+    """R-143, A-42: a device has no DCMO of a VM before a server asks for it; by its MOID it is found again."""
+    uri = fleet.board.vm_uris()[0]
+    number = fleet.peripheral("list-peripherals")
+    fleet.session()
+    assert fleet.order(number).message == "camera: Camera, enabled"
+    assert [line for line in fleet.board.log if "DMTree" in line] == [f"Add {uri}/DMTree/DCMO"]
+    moved = {node.replace("/DCMO", "/Capabilities"): value for node, value in fleet.board.nodes.items()}
+    fleet.board.nodes = moved
+    fleet.board.types = {node.replace("/DCMO", "/Capabilities"): moid for node, moid in fleet.board.types.items()}
+    number = fleet.peripheral("disable-peripheral", "camera")
+    fleet.session()
+    assert fleet.order(number).message == "Enabled is false"
+    assert fleet.board.nodes[f"{uri}/DMTree/Capabilities/camera/Enabled"] == "false"
+
+
+def test_what_goes_at_the_next_start_is_told(fleet: Fleet) -> None:
+    fleet.peripheral("list-peripherals")
+    fleet.session()
+    uri = fleet.board.vm_uris()[0]
+    fleet.board.nodes |= {f"{uri}/DMTree/DCMO/camera/Ext/AtNextStart": "true"}
+    number = fleet.peripheral("disable-peripheral", "camera")
+    fleet.session()
+    assert fleet.order(number).message == "Enabled is false, from the VM's next start on"
+
+
+def test_a_vm_is_given_devices_of_its_board(fleet: Fleet) -> None:
+    """R-043: by our own key of CreateParams."""
+    fleet.create("seeing", devices=["Camera", "NFC"])
+    fleet.session()
+    uris = fleet.board.vm_uris()
+    params = [fleet.board.nodes[f"{uri}/CreateParams"] for uri in uris]
+    assert [(text or "").partition("&Devices=")[2] for text in params] == ["", "", "Camera%2CNFC"]
