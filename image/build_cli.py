@@ -70,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     system = parser.add_argument_group("system")
     system.add_argument("--signer", type=Path, metavar="PEM", help="certificate under the boards' signature_ca_file")
     system.add_argument("--key", type=Path, metavar="PEM", help="its private key")
+    system.add_argument(
+        "--slot", type=Path, metavar="SQUASHFS", help="sign this one, such as Buildroot's rootfs.squashfs"
+    )
+    system.add_argument("--hypervisor", type=Path, metavar="XEN", help="the Xen of that slot")
     guest = parser.add_argument_group("guest")
     guest.add_argument("--type", choices=("pv", "pvh"), help="how Xen runs it (default: pv; on Arm pvh)")
     return parser
@@ -106,13 +110,18 @@ def _board(options: argparse.Namespace, arch: Arch, cache: Cache) -> list[Path]:
 def _system(options: argparse.Namespace, arch: Arch, cache: Cache) -> list[Path]:
     if options.signer is None or options.key is None or options.output is None:
         raise ImageError("a system is always signed", todo="name --signer CERTIFICATE, --key KEY and --output FOLDER")
-    progress = Progress(f"system {arch.name}")
-    progress.plan(BOARD_STEPS)
-    image = build_board(arch, cache, progress, version=options.version)
-    progress.finish()
+    if (options.slot is None) != (options.hypervisor is None):
+        raise ImageError("a slot of another's making comes with its Xen", todo="name both --slot and --hypervisor")
+    slot, hypervisor = options.slot, options.hypervisor
+    if slot is None:
+        progress = Progress(f"system {arch.name}")
+        progress.plan(BOARD_STEPS)
+        image = build_board(arch, cache, progress, version=options.version)
+        progress.finish()
+        slot, hypervisor = image.slot, image.hypervisor
     options.output.mkdir(parents=True, exist_ok=True)
     target = options.output / f"{SYSTEM_NAME}-{arch.name}.tar"
-    write_system_bundle(target, arch, image.slot, image.hypervisor, Signer(options.signer, options.key))
+    write_system_bundle(target, arch, slot, hypervisor, Signer(options.signer, options.key))
     return [target]
 
 

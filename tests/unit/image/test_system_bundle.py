@@ -13,6 +13,7 @@ from dom0_agent.images.errors import NotTrusted
 from dom0_agent.images.manifest import parse_manifest
 from dom0_agent.images.signature import verify
 from image.arch import ARCHES
+from image.build_cli import main
 from image.system_bundle import NAME, Signer, make_signer, write_system_bundle
 
 
@@ -57,3 +58,14 @@ def test_the_signature_is_the_signers_and_nobody_elses(bundle: Path, signer: Sig
 
 def test_only_the_bundle_is_left(bundle: Path) -> None:
     assert sorted(path.name for path in bundle.parent.iterdir()) == ["slot", "system.tar", "xen"]
+
+
+def test_a_slot_that_buildroot_has_made_is_signed_by_the_same_program(signer: Signer, bundle: Path) -> None:
+    folder = bundle.parent
+    argv = ["system", "--signer", str(signer.certificate), "--key", str(signer.key), "--output", str(folder / "out")]
+    argv += ["--arch", "arm64", "--slot", str(folder / "slot")]
+    assert main(argv) == 1, "without its Xen it is not complete"
+    assert main([*argv, "--hypervisor", str(folder / "xen")]) == 0
+    made = folder / "out/virmo-dom0-arm64.tar"
+    assert parse_manifest(member(made, "vm.yaml")).arch == "arm64"
+    assert member(made, "system.squashfs") == member(bundle, "system.squashfs")
