@@ -110,9 +110,11 @@ class Pump:
         finally:
             with self._lock:
                 self._end("its thread broke")
-                self.link.close()
-                os.close(self._wake_read)
-                os.close(self._wake_write)
+            # From here on nobody else touches the link. Its end may take long (a vchan's is told to XenStore, which may
+            # be dead), and whoever wants to post must hear meanwhile that it is closed.
+            self.link.close()
+            os.close(self._wake_read)
+            os.close(self._wake_write)
 
     def _receive(self) -> None:
         for _ in range(_BURST):
