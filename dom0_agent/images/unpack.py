@@ -39,6 +39,8 @@ MAX_SIGNATURE = 64 * 1024
 _CHUNK = 256 * 1024
 #: runs of zero bytes of this length become holes
 _HOLE = 64 * 1024
+#: where Linux' boot protocol has the mark of a bzImage
+_BZIMAGE, _BZIMAGE_PLACE = b"HdrS", 0x202
 _ZEROS = bytes(_HOLE)
 
 
@@ -136,6 +138,8 @@ def unpack_bundle(body: Path, compression: Compression, folder: Path, rules: Rul
         raise Corrupt(f"the bundle lacks {', '.join(sorted(missing))}, which {MANIFEST_NAME} names")
     for index, disk in enumerate(manifest.disks):
         check_disk(folder / disk_name(index, disk), disk.format)
+    if manifest.type == "hvm" and manifest.kernel is not None:
+        _check_bzimage(folder / KERNEL, manifest.kernel.file)
     return _sealed(folder, manifest, untrusted_manifest, signature)
 
 
@@ -177,6 +181,16 @@ def check_disk(path: Path, form: str) -> int:
     if size == 0 or size % disks.SECTOR:
         raise Corrupt(f"a raw disk image of {size} bytes: not a whole number of {disks.SECTOR}-byte sectors")
     return size
+
+
+def _check_bzimage(kernel: Path, name: str) -> None:
+    """The device model boots nothing else, and says so only in a log of its own: "linux kernel too old"."""
+    with kernel.open("rb") as file:
+        file.seek(_BZIMAGE_PLACE)
+        if file.read(len(_BZIMAGE)) != _BZIMAGE:
+            raise Unsupported(
+                f"{name}: the kernel of an hvm guest must be a bzImage (an ELF vmlinux is for pv and pvh)"
+            )
 
 
 def _read_manifest(tar: TarReader) -> bytes:

@@ -17,8 +17,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dom0_agent.hypervisor.interface import Disk, DomainConfig, DomainType, HypervisorError, Pci, Usb, Vif
+from dom0_agent.hypervisor.interface import Disk, DomainConfig, DomainInfo, DomainType, HypervisorError, Pci, Usb, Vif
+from dom0_agent.hypervisor.readback import ReadBackHypervisor
 from dom0_agent.hypervisor.xlcfg import pci_specification, render
+from dom0_agent.images.model import ImageDisk, VerifiedImage
+from dom0_agent.images.unpack import Rules, disk_name, identify_file, unpack_disk
+from dom0_agent.store.database import Database
+from dom0_agent.vm.config import VmConfig
+from tests.contract.support import Rig, SimBackend
+from tests.unit.images.images_testing import mbr_disk, sha256
 
 MIB = 1 << 20
 CONFIG = DomainConfig(
@@ -247,3 +254,51 @@ def check(config: DomainConfig) -> None:
     except HypervisorError:
         return
     assert xl().read(text) == expected(config)
+
+
+def test_a_bare_disk_becomes_a_domain_that_xl_reads(tmp_path: Path) -> None:
+    """From the file that was delivered to what xl finds in its configuration: hvm, that disk, and no kernel."""
+    body, folder = tmp_path / "body", tmp_path / "content"
+    folder.mkdir()
+    data = mbr_disk()
+    body.write_bytes(data)
+    rules = Rules("x86_64", 1 << 30, 512 * MIB, lambda manifest, signature: None)
+    content = unpack_disk(body, identify_file(body, rules), sha256(data), folder, rules, lambda _: None)
+    backend = SimBackend(tmp_path)
+    (disk,) = content.manifest.disks
+    image = VerifiedImage(
+        img_id="img-1",
+        name=content.manifest.name,
+        arch=content.manifest.arch,
+        type=content.manifest.type,
+        vcpus=content.manifest.vcpus,
+        memory=content.manifest.memory,
+        cmdline=content.manifest.cmdline,
+        kernel=None,
+        ramdisk=None,
+        disks=(ImageDisk(folder / disk_name(0, disk), disk.device, disk.format, disk.size),),
+    )
+    backend.image = image
+    rig = Rig(backend, backend.hypervisor, Database(tmp_path / "agent.db"), VmConfig(storage_reserve=0), tmp_path)
+    built: list[DomainConfig] = []
+    assert isinstance(backend.hypervisor, ReadBackHypervisor)
+    create = backend.hypervisor.create
+
+    def note(config: DomainConfig) -> DomainInfo:
+        built.append(config)
+        return create(config)
+
+    backend.hypervisor.create = note  # type: ignore[method-assign]
+    rig.engine.start()
+    try:
+        vmid = rig.running()
+        (config,) = built
+        found = xl().read(render(config))
+        assert (found["type"], found["memory"], found["uuid"]) == ("hvm", "512", str(vmid))
+        assert "kernel" not in found
+        own = tmp_path / "vms" / str(vmid) / "xvda.raw"
+        assert found["disk"] == [f"format=raw,vdev=xvda,access=w,target={own}"]
+        assert own.read_bytes() == data
+    finally:
+        rig.stop()
+        backend.close()

@@ -84,6 +84,20 @@ def test_what_tools_write(tmp_path: Path, form: int) -> None:
     assert (tmp_path / "target" / "kernel").read_bytes() == KERNEL
 
 
+def test_the_kernel_of_an_hvm_guest_is_a_bzimage(tmp_path: Path) -> None:
+    """QEMU refuses an ELF kernel when the VM is created; it is told here, where the image is."""
+    bzimage = bytes(0x202) + b"HdrS" + bytes(1000)
+    unpack(tmp_path, bundle(bzimage, RAMDISK, type="hvm"))
+    for kernel in (b"\x7fELF" + bytes(2000), b"short"):
+        folder = tmp_path / str(len(kernel))
+        folder.mkdir()
+        with pytest.raises(Unsupported, match="vmlinux: the kernel of an hvm guest must be a bzImage"):
+            unpack(folder, bundle(kernel, RAMDISK, type="hvm"))
+    other = tmp_path / "pvh"
+    other.mkdir()
+    unpack(other, bundle(b"\x7fELF" + bytes(2000), RAMDISK, type="pvh"))
+
+
 def test_order_of_members_is_free_after_the_manifest(tmp_path: Path) -> None:
     unpack(tmp_path, archive(*reversed(WHOLE)))
     assert (tmp_path / "target" / "ramdisk").read_bytes() == RAMDISK
