@@ -2,7 +2,8 @@
 
 A share of S % on P physical CPUs is a weight in proportion and (unless work-conserving) a cap of S·P percent of one
 CPU. It needs ⌈S·P/100⌉ vCPUs: with fewer the guest cannot use it, and weights count for nothing. Measured on credit and
-credit2; no vCPU is pinned, or weights would not hold either.
+credit2; no vCPU is pinned, or weights would not hold either. credit divides a domain's weight among its vCPUs; credit2
+gives all of it to each of them, so that it is divided here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dom0_agent.hypervisor.resources import Scheduling
 #: Weight of one percent, and of a VM without a share: little beside one that has it, enough to boot beside a busy dom0.
 WEIGHT_OF_PERCENT = 10
 WEIGHT_OF_NONE = 20
+#: Schedulers for which a domain's weight is that of each of its vCPUs.
+WEIGH_EACH_VCPU = frozenset({"credit2"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +30,20 @@ class CpuShare:
 
 
 def cpu_share(
-    percent: int, vendor: Mapping[str, str], *, image_vcpus: int, cpus: int, work_conserving: bool
+    percent: int, vendor: Mapping[str, str], *, image_vcpus: int, cpus: int, work_conserving: bool, scheduler: str
 ) -> CpuShare:
     """A share of ``percent`` on ``cpus`` physical CPUs; ``vendor`` may hold VCPUs and CPUCap (R-052).
 
     A share of 0 sets nothing aside: the VM has as many vCPUs as its image asks for, and takes what others leave.
     """
     needed = -(-percent * cpus // 100) if percent else image_vcpus
-    vcpus = int(vendor.get("VCPUs", needed))
     most = max(cpus, image_vcpus)
+    vcpus = max(1, min(int(vendor.get("VCPUs", needed)), most))
     cap = 0 if work_conserving else percent * cpus
     own = min(int(vendor.get("CPUCap", 0)), 100 * most)  # credit2 refuses more than all of a domain's vCPUs could use
     if own:
         cap = min(cap, own) if cap else own
     weight = percent * WEIGHT_OF_PERCENT if percent else WEIGHT_OF_NONE
-    return CpuShare(Scheduling(weight, cap), max(1, min(vcpus, most)), most)
+    if scheduler in WEIGH_EACH_VCPU:
+        weight = max(1, round(weight / vcpus))
+    return CpuShare(Scheduling(weight, cap), vcpus, most)

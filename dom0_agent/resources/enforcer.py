@@ -97,12 +97,14 @@ class Enforcer:
 
     def cpu_share(self, vm: Vm, allocation: Allocation) -> CpuShare:
         """What an allocation means to the scheduler of this machine."""
+        host = self._hypervisor.host()
         return cpu_share(
             allocation.cpu,
             vendor_of(Resource.CPU, allocation),
             image_vcpus=1 if vm.definition is None else vm.definition.vcpus,
-            cpus=self._hypervisor.host().cpus,
+            cpus=host.cpus,
             work_conserving=self._config.cpu.work_conserving,
+            scheduler=host.scheduler,
         )
 
     # -- again and again --------------------------------------------------------------------------------------------

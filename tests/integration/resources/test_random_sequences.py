@@ -172,7 +172,7 @@ class Sequences(RuleBasedStateMachine):
     @invariant()
     def the_machine_has_what_the_records_say(self) -> None:
         """The ledger is Xen's truth."""
-        cpus, resources = self.hypervisor.host().cpus, self.hypervisor.resources
+        host, resources = self.hypervisor.host(), self.hypervisor.resources
         rows = {row.vmid: row for row in VmTable(self.database).list()}
         for record in self.engine.list():
             allocation = record.allocation
@@ -181,7 +181,9 @@ class Sequences(RuleBasedStateMachine):
             assert sum(Path(disk.path).stat().st_size for disk in data) == allocation.storage
             if record.state is not VmState.RUNNING:
                 continue
-            share = cpu_share(allocation.cpu, {}, image_vcpus=1, cpus=cpus, work_conserving=False)
+            share = cpu_share(
+                allocation.cpu, {}, image_vcpus=1, cpus=host.cpus, work_conserving=False, scheduler=host.scheduler
+            )
             assert resources.scheduling(record.vmid) == share.scheduling
             assert resources.memory(record.vmid).target in (allocation.ram, self.saved_ram(record.vmid))
             assert all(resources.disk_size(record.vmid, disk.device) == allocation.storage for disk in data)

@@ -23,6 +23,8 @@ from dom0_agent.vm.model import Primitive
 from tests.contract.support import MIB, Rig, SimBackend, eventually
 
 CPUS = 4
+#: A share of 40 %: two vCPUs, for each of which credit2 counts the weight.
+SHARE = {"credit": Scheduling(400, 40 * CPUS), "credit2": Scheduling(200, 40 * CPUS)}
 DOM0_SHARE = Scheduling(4000, 0)
 
 
@@ -69,13 +71,12 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 def test_shares_are_set_again_after_a_change_of_scheduler(scheduler: str, machine: Machine) -> None:
     """Chosen at run time, and looked at again and again: dom0's floor too."""
     vmid, resources = machine.running(), machine.hypervisor.resources
-    wanted = Scheduling(400, 40 * CPUS)
-    assert resources.scheduling(vmid) == wanted
+    assert resources.scheduling(vmid) == SHARE["credit2"]
     machine.look()
     machine.change_scheduler(scheduler)
     assert (resources.scheduling(vmid), resources.scheduling(DOM0)) == (Scheduling(256, 0), Scheduling(256, 0))
     machine.look()
-    assert (resources.scheduling(vmid), resources.scheduling(DOM0)) == (wanted, DOM0_SHARE)
+    assert (resources.scheduling(vmid), resources.scheduling(DOM0)) == (SHARE[scheduler], DOM0_SHARE)
 
 
 def test_a_scheduler_without_weights_keeps_no_vm_from_anything_else(machine: Machine) -> None:
@@ -89,7 +90,7 @@ def test_a_scheduler_without_weights_keeps_no_vm_from_anything_else(machine: Mac
     assert resources.memory(vmid).target == machine.record(vmid).allocation.ram
     machine.change_scheduler("credit2")
     machine.look()
-    assert resources.scheduling(vmid) == Scheduling(400, 40 * CPUS)
+    assert resources.scheduling(vmid) == SHARE["credit2"]
 
 
 def test_the_thread_looks_at_the_start_and_when_it_is_told_to(machine: Machine) -> None:
@@ -99,7 +100,7 @@ def test_the_thread_looks_at_the_start_and_when_it_is_told_to(machine: Machine) 
         resources.set_scheduling(vmid, Scheduling(1, 1))
 
     def held() -> bool:
-        return resources.scheduling(vmid) == Scheduling(400, 40 * CPUS)
+        return resources.scheduling(vmid) == SHARE["credit2"]
 
     drift()
     machine.sweep.start()
