@@ -17,16 +17,6 @@ CHECKS = (
     "response_schema_conformance",
     "ignored_auth",
 )
-#: Operations whose parameters and bodies the fuzzer can make in reasonable time: the long texts of orders and of some
-#: queries (character classes over all of Unicode) take it minutes each, these are for the tests of bodies and roles.
-OPERATIONS = (
-    "add_device", "change_device", "remove_device", "renew_device_credentials", "get_device", "list_vms",
-    "list_device_images", "get_trace", "cancel_order", "get_order", "get_group", "list_groups", "upload_image",
-    "get_image", "list_install_reports", "delete_library_image", "create_token", "list_tokens", "create_operator",
-    "change_operator", "remove_operator", "list_operators",
-)  # fmt: skip
-
-
 def fuzz(server: ServerProcess, folder: Path, examples: int, seconds: int) -> None:
     """Run the fuzzer with an admin's token; its report is shown when it finds something."""
     token = server.client.post("/tokens", {"name": f"fuzz-{examples}", "role": "admin"})["token"]
@@ -36,8 +26,6 @@ def fuzz(server: ServerProcess, folder: Path, examples: int, seconds: int) -> No
         "--max-examples", str(examples), "--seed", "1", "--generation-database", "none", "--no-color",
         "--phases", "fuzzing", "--suppress-health-check", "all",
     ]  # fmt: skip
-    for operation in OPERATIONS:
-        program += ["--include-operation-id", operation]
     done = subprocess.run(program, capture_output=True, text=True, cwd=folder, timeout=seconds, check=False)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     log = server.log()
