@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 from dom0_agent.omadm.server_auth import ServerAuthState
 
+_FIELDS = tuple(field.name for field in fields(ServerAuthState))
 _NONCES = ("client_nonce", "server_nonce")
 
 
 def auth_to_dict(state: ServerAuthState) -> dict[str, Any]:
     """A JSON value; nonces as hexadecimal digits."""
-    saved = asdict(state)
+    saved = {name: getattr(state, name) for name in _FIELDS}  # for each message: ``asdict`` copies deeply
     for name in _NONCES:
         saved[name] = None if saved[name] is None else saved[name].hex()
     return saved
@@ -21,7 +22,7 @@ def auth_to_dict(state: ServerAuthState) -> dict[str, Any]:
 
 def auth_from_dict(saved: Mapping[str, Any]) -> ServerAuthState:
     """What :func:`auth_to_dict` gave."""
-    fields = dict(saved)
+    values = dict(saved)
     for name in _NONCES:
-        fields[name] = None if fields[name] is None else bytes.fromhex(fields[name])
-    return ServerAuthState(**fields)
+        values[name] = None if values[name] is None else bytes.fromhex(values[name])
+    return ServerAuthState(**values)

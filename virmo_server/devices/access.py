@@ -39,6 +39,11 @@ _BY_DEV_ID = Prepared(
     .where(Device.dev_id == bindparam("dev_id"))
     .with_for_update(key_share=True)
 )
+_BY_DEV_ID_IF_FREE = Prepared(
+    select(*(getattr(Device, column) for column in (*_NEEDED, *_NOTED)))
+    .where(Device.dev_id == bindparam("dev_id"))
+    .with_for_update(key_share=True, skip_locked=True)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +63,16 @@ class Addressee:
     noted: Mapping[str, Any]  #: by the names in :data:`_NOTED`, as they were before the message
 
 
-def find_by_dev_ids(connection: Connection, untrusted_dev_ids: Sequence[str]) -> dict[str, Addressee]:
-    """The registered devices among these, by DevId, locked in this order: a device's messages wait for each other."""
+def find_by_dev_ids(
+    connection: Connection, untrusted_dev_ids: Sequence[str], *, wait: bool = True
+) -> dict[str, Addressee]:
+    """The registered devices among these, by DevId, locked: a device's messages are worked on one after another.
+
+    Unless they shall ``wait``, those are left out that somebody else has locked.
+    """
+    statement = _BY_DEV_ID if wait else _BY_DEV_ID_IF_FREE
     found = {}
-    for row in _BY_DEV_ID.first_of_each(connection, [{"dev_id": dev_id} for dev_id in untrusted_dev_ids]):
+    for row in statement.first_of_each(connection, [{"dev_id": dev_id} for dev_id in untrusted_dev_ids]):
         if row is not None:
             needed = dict(zip(_NEEDED, row[: len(_NEEDED)], strict=True))
             device = Addressee(**needed, noted=dict(zip(_NOTED, row[len(_NEEDED) :], strict=True)))

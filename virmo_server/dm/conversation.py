@@ -73,7 +73,11 @@ class Question:
     subject: str | None = None  #: of the client certificate that was shown
 
 
-Refusal = ProtocolError | Busy | WrongCertificate
+class Alone(Exception):  # noqa: N818 - it is what is to be done
+    """This message needs a transaction of its own: somebody else works on its device, or nobody knows it."""
+
+
+Refusal = ProtocolError | Busy | WrongCertificate | Alone
 
 
 def converse(services: Services, questions: Sequence[Question]) -> list[Answer | Refusal]:
@@ -88,6 +92,9 @@ def converse(services: Services, questions: Sequence[Question]) -> list[Answer |
         answers: list[Answer | Refusal] = []
         writes: list[Write] = []
         for question in questions:
+            if question.message.header.source not in found:
+                answers.append(Alone())
+                continue
             exchange = _Exchange(services, session, question, found[question.message.header.source])
             try:
                 answers.append(exchange.answer())
@@ -114,9 +121,15 @@ class _Found:
 
 
 def _find(connection: Connection, questions: Sequence[Question]) -> dict[str, _Found]:
-    """By Source. Devices are locked in the order of their DevIds, so that two processes never wait for each other."""
-    sources = sorted(question.message.header.source for question in questions)
-    devices = find_by_dev_ids(connection, sources)
+    """By Source. Of several messages those are left out whose devices cannot be locked at once.
+
+    Who holds one device and waits for another would sooner or later wait for somebody who does it the other way round.
+    """
+    is_alone = len(questions) == 1
+    sources = [question.message.header.source for question in questions]
+    devices = find_by_dev_ids(connection, sources, wait=is_alone)
+    if not is_alone:
+        questions = [question for question in questions if question.message.header.source in devices]
     ids = [device.id for device in devices.values()]
     keys = [_key(question.message.header) for question in questions]
     busy = with_open_orders(connection, ids)

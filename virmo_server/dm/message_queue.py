@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from virmo_server.dm.conversation import Answer, Busy, Question
+from virmo_server.dm.conversation import Alone, Answer, Busy, Question
 
 #: Messages in one transaction: more save little, and each waits for the last.
 MAX_TOGETHER = 16
@@ -81,12 +81,19 @@ class MessageQueue:
 
     def _outcomes(self, questions: Sequence[Question]) -> Sequence[Outcome]:
         try:
-            return self._work(questions)
+            outcomes = self._work(questions)
         except Exception as error:  # noqa: BLE001 - it is raised where the message came from
             if len(questions) == 1:
                 return [error]
+        else:
+            pairs = zip(questions, outcomes, strict=True)
+            return [self._alone(question) if isinstance(outcome, Alone) else outcome for question, outcome in pairs]
         # All was undone. Whichever message it was, it shall fail alone.
-        return [outcome for question in questions for outcome in self._outcomes([question])]
+        return [self._alone(question) for question in questions]
+
+    def _alone(self, question: Question) -> Outcome:
+        (outcome,) = self._outcomes([question])
+        return outcome
 
 
 def _deliver(taken: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:

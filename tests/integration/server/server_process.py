@@ -66,7 +66,7 @@ class ServerProcess:
         while True:
             try:
                 requests.get(f"{self.url}/health", verify=self.ca_file, timeout=5)
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     self._process.kill()
                     self._process.wait()

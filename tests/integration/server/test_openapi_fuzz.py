@@ -17,6 +17,8 @@ CHECKS = (
     "response_schema_conformance",
     "ignored_auth",
 )
+
+
 def fuzz(server: ServerProcess, folder: Path, examples: int, seconds: int) -> None:
     """Run the fuzzer with an admin's token; its report is shown when it finds something."""
     token = server.client.post("/tokens", {"name": f"fuzz-{examples}", "role": "admin"})["token"]

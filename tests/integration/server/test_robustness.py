@@ -27,7 +27,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 BOARDS = 4
 KILLS = 2
-DEADLINE_SECONDS = 120
+#: Most of it are starts of servers, which a busy machine draws out.
+DEADLINE_SECONDS = 400
 OPERATIONS = ("power-off", "power-on", "suspend", "resume")
 
 
@@ -145,6 +146,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
     indirect=["fleet"],
     ids=str,
 )
+@pytest.mark.timeout(1000)
 def test_orders_of_many_boards(fleet: Fleet, kills: int) -> None:
     """Each board gets its image and its VM, and each operation takes effect exactly once, whoever dies when."""
     fleet.order(kind="deliver-image", name="web", image_id=fleet.upload())

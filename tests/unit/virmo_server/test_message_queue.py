@@ -11,7 +11,7 @@ import pytest
 from dom0_agent.omadm import commands as c
 from dom0_agent.omadm.codec import XML_MEDIA_TYPE, codec_for
 from dom0_agent.omadm.status import ProtocolError
-from virmo_server.dm.conversation import Answer, Busy, Question
+from virmo_server.dm.conversation import Alone, Answer, Busy, Question
 from virmo_server.dm.message_queue import MAX_TOGETHER, MessageQueue, Outcome
 
 
@@ -37,10 +37,14 @@ class Work:
         assert self._go.wait(10)
         if any(question.untrusted_body == b"bad" for question in questions):
             raise ValueError("bad")
-        return [
-            ProtocolError("refused") if question.untrusted_body == b"refused" else Answer(question.untrusted_body, None)
-            for question in questions
-        ]
+        together = len(questions) > 1
+        return [answer_to(question.untrusted_body, together=together) for question in questions]
+
+
+def answer_to(body: bytes, *, together: bool) -> Outcome:
+    if body == b"refused":
+        return ProtocolError("refused")
+    return Alone() if together and body == b"alone" else Answer(body, None)
 
 
 def run(work: Work, *questions: Question, threads: int = 1) -> list[Answer | BaseException]:
@@ -89,6 +93,13 @@ def test_a_message_that_fails_fails_alone() -> None:
     answers = run(work, *asked)
     assert texts(answers) == ["", "good", "ValueError('bad')", "ProtocolError('refused')"]
     assert work.batches == [["first"], ["a", "b", "c"], ["a"], ["b"], ["c"]]
+
+
+def test_a_message_whose_device_is_busy_is_worked_on_alone() -> None:
+    work = Work(hold=True)
+    asked = [question("first"), question("a", "1"), question("b", "alone"), question("c", "2")]
+    assert texts(run(work, *asked)) == ["", "1", "alone", "2"]
+    assert work.batches == [["first"], ["a", "b", "c"], ["b"]]
 
 
 def test_several_threads_share_the_work() -> None:
