@@ -45,13 +45,18 @@ PAGES = {
     "device-images": f"devices/{DEVICE}/images",
     "tree": f"devices/{DEVICE}/tree?uri=./VirMO/{{node}}",
     "messages": f"devices/{DEVICE}/messages",
+    "device-alerts": f"devices/{DEVICE}/alerts",
+    "device-orders": f"devices/{DEVICE}/orders",
+    "settings": f"devices/{DEVICE}/settings",
     "fleet-alerts": "alerts",
     "orders": "orders",
     "order": "orders/{order}",
     "groups": "groups",
+    "group": "groups/1",
     "images": "images",
     "access": "access",
     "audit": "audit",
+    "account": "account",
 }
 ON_A_PHONE = ("devices", "device", "resources", "order")
 
