@@ -89,12 +89,14 @@ def delete_vm(stage: Stage, page: Page) -> None:
 def upload(stage: Stage, page: Page) -> None:
     """The board's bundle goes into the library."""
     page.get_by_role("link", name="Images", exact=True).click()
-    page.get_by_label("File").set_input_files(stage.board.bundle)
+    bundle = stage.board.bundle
+    name = bundle.name.partition(".")[0]
+    page.get_by_label("File").set_input_files(bundle)
     expect(page.get_by_label("What it is")).to_have_value("application/vnd.virmo.bundle+tar")
-    expect(page.get_by_label("Name for operators")).to_have_value("guest")
+    expect(page.get_by_label("Name for operators")).to_have_value(name)
     page.get_by_role("button", name="Upload", exact=True).click()
-    expect(page.get_by_text("guest is in the library.")).to_be_visible()
-    expect(row(page, "guest")).to_contain_text("guest.tar")
+    expect(page.get_by_text(f"{name} is in the library.")).to_be_visible()
+    expect(row(page, name)).to_contain_text(bundle.name)
 
 
 def test_an_upload_shows_its_progress_and_can_be_stopped(stage: Stage, page: Page, tmp_path: Path) -> None:
