@@ -86,7 +86,8 @@ def lay_out(folder: Path, arch: str) -> None:
     ],
 )
 def test_contract_on_real_xen(file: str, guest_type: str, dom0: Dom0) -> None:
-    """R-010 to R-025, R-119 to R-125, A-55, A-56 on Xen: the same tests as on the simulator."""
+    """R-010 to R-025, R-042, R-056 to R-058, R-119 to R-125, A-08, A-09, A-20, A-55, A-56 on Xen: the same tests as on
+    the simulator."""
     run_in(dom0, file, guest_type)
 
 
