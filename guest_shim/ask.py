@@ -121,7 +121,7 @@ class Ask:
         if kind in ("", "program") and os.access(self._program, os.X_OK):
             return self._ask_program
         if kind in ("", "desktop") and which("zenity") and (kind or os.environ.get("DISPLAY")):
-            from guest_shim.ask_dialogs import zenity
+            from guest_shim.ask_zenity import zenity
 
             return zenity(rest)
         terminal = self._terminal(rest) if kind in ("", "whiptail", "console") else None
@@ -129,7 +129,7 @@ class Ask:
 
     def _on_terminal(self, kind: str, terminal: str) -> Way | None:
         if kind != "console" and which("whiptail"):
-            from guest_shim.ask_dialogs import whiptail
+            from guest_shim.ask_whiptail import whiptail
 
             return whiptail(terminal)
         if kind == "whiptail":

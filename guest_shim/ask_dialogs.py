@@ -1,6 +1,7 @@
-"""Asks with a dialog program: whiptail on a terminal, zenity on a desktop. How each is called is a table of functions.
+"""Asks with a dialog program: what whiptail on a terminal and zenity on a desktop have in common.
 
-Must run on Python 3.9 with the standard library alone.
+A dialog takes any text: what is no answer to the question is asked for again, with a word on why, until the time is
+over. Must not know any program. Must run on Python 3.9 with the standard library alone.
 """
 
 from __future__ import annotations
@@ -9,137 +10,103 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from guest_shim.ask import ANSWERED, CANCELLED, NOT_DISPLAYABLE, REJECTED, TIMED_OUT, Question, Reply
 
-_LOOK = 0.25
 TITLE = "Message from the owner of this machine"
-_ROWS, _COLUMNS = "20", "72"
+_LOOK = 0.1
+#: Seconds that a program has to end when it is told to.
+_END = 5.0
+_ANSWER_CAP = 65536
 
 
-def whiptail(terminal: str) -> Callable[[Question, threading.Event], Reply]:
-    """Asks with whiptail on the terminal with that path."""
+@dataclass(frozen=True)
+class Shown:
+    """How one showing of a dialog ended: one of the outcomes, and what the program printed."""
 
-    def ask(question: Question, cancelled: threading.Event) -> Reply:
-        from guest_shim.ask_console import silence
-
-        with silence(terminal), open(terminal, "r+b", buffering=0) as screen:  # noqa: PTH123 - a device, unbuffered
-            run = _run(whiptail_arguments(question), question, cancelled, screen.fileno())
-        return _reply(question, *run, yes_no={0: ANSWERED, 1: REJECTED})
-
-    return ask
+    outcome: str
+    answer: str = ""
 
 
-def zenity(user: str) -> Callable[[Question, threading.Event], Reply]:
-    """Asks with zenity, in the graphical session of ``user`` (empty: ours)."""
-
-    def ask(question: Question, cancelled: threading.Event) -> Reply:
-        argv = [*_as_user(user), *zenity_arguments(question)]
-        return _reply(question, *_run(argv, question, cancelled, None), yes_no={0: ANSWERED, 1: REJECTED, 5: TIMED_OUT})
-
-    return ask
+#: Shows the question once, until it is answered or this moment of the monotonic clock.
+Show = Callable[[Question, float, threading.Event], Shown]
 
 
-def whiptail_arguments(question: Question) -> list[str]:
-    """The call. Its answer comes on standard error."""
-    size = (_ROWS, _COLUMNS)
-    text = question.text
-    choices = [(str(number), choice) for number, choice in enumerate(question.choices, 1)]
-    start = ["whiptail", "--title", TITLE]
-    if question.kind == "display":
-        return [*start, "--infobox", text, *size]
-    if question.kind == "confirm":
-        return [*start, *(["--defaultno"] if question.default == "0" else []), "--yesno", text, *size]
+def converse(show: Show, question: Question, cancelled: threading.Event) -> Reply:
+    """Show the question until there is an answer to it, or the time is over."""
+    start = time.monotonic()
+    end, wanted = start + question.longest, question
+    while True:
+        shown = show(wanted, end, cancelled)
+        if question.kind == "display":
+            if shown.outcome == ANSWERED and time.monotonic() < start + question.shortest:
+                continue  # put away too early: the server wants it to be seen that long
+            return Reply(ANSWERED if shown.outcome == TIMED_OUT else shown.outcome)
+        if shown.outcome != ANSWERED or question.kind == "confirm":
+            return Reply(shown.outcome)
+        reply, wrong = understood(question, shown.answer)
+        if reply is not None:
+            return reply
+        wanted = replace(question, text=f"{question.text}\n\n(Please {wrong}.)")
+
+
+def understood(question: Question, answer: str) -> tuple[Reply | None, str]:
+    """What was entered or chosen, or what the person has to do instead."""
     if question.kind == "text":
-        return [*start, "--passwordbox" if question.masked else "--inputbox", text, *size, question.default]
-    marked = [
-        word
-        for number, choice in choices
-        for word in (number, choice, "ON" if int(number) in question.selected else "OFF")
-    ]
-    kind = "--radiolist" if question.kind == "choice" else "--checklist"
-    return [*start, "--separate-output", kind, text, *size, str(min(len(choices), 12)), *marked]
+        wrong = question.refuses(answer)
+        return (None, f"enter {wrong}") if wrong else (Reply(ANSWERED, answer), "")
+    numbers = tuple(int(word) for word in answer.split() if word.isdigit())
+    if question.kind == "choice" and len(numbers) != 1:
+        return None, "choose one"
+    return Reply(ANSWERED, selected=numbers), ""
 
 
-def zenity_arguments(question: Question) -> list[str]:
-    """The call. Its answer comes on standard output."""
-    start = ["zenity", "--title", TITLE, "--timeout", str(question.longest), "--text", question.text]
-    if question.kind == "display":
-        return [*start, "--info"]
-    if question.kind == "confirm":
-        return [*start, "--question", *(["--default-cancel"] if question.default == "0" else [])]
-    if question.kind == "text":
-        return [*start, "--entry", "--entry-text", question.default, *(["--hide-text"] if question.masked else [])]
-    kind = "--radiolist" if question.kind == "choice" else "--checklist"
-    rows = [
-        word
-        for number, choice in enumerate(question.choices, 1)
-        for word in ("TRUE" if number in question.selected else "FALSE", str(number), choice)
-    ]
-    columns = ["--column", "", "--column", "#", "--column", "", "--print-column", "2", "--separator", " "]
-    return [*start, "--list", kind, *columns, *rows]
+def shown_by(
+    argv: list[str],
+    outcomes: Mapping[int, str],
+    end: float,
+    cancelled: threading.Event,
+    *,
+    screen: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Shown:
+    """Run a dialog program to its end; ``outcomes`` says what its exit statuses mean, all others that it failed.
 
-
-def _as_user(user: str) -> list[str]:
-    if not user:
-        return []
-    import pwd
-
-    number = pwd.getpwnam(user).pw_uid
-    display = os.environ.get("DISPLAY", ":0")
-    return ["runuser", "-u", user, "--", "env", f"DISPLAY={display}", f"XDG_RUNTIME_DIR=/run/user/{number}"]
-
-
-def _run(argv: list[str], question: Question, cancelled: threading.Event, screen: int | None) -> tuple[int | None, str]:
-    """(exit status, answer); the status is ``None`` when the time was over, -1 when the question was cancelled."""
-    answer = subprocess.PIPE
+    On a terminal (``screen``) programs answer on standard error, else on standard output.
+    """
+    on_terminal = screen is not None
     process = subprocess.Popen(
         argv,
-        stdin=subprocess.DEVNULL if screen is None else screen,
-        stdout=answer if screen is None else screen,
-        stderr=subprocess.DEVNULL if screen is None else answer,
-        env={**os.environ, "TERM": os.environ.get("TERM", "linux"), "LC_ALL": os.environ.get("LC_ALL", "C.UTF-8")},
+        stdin=screen if on_terminal else subprocess.DEVNULL,
+        stdout=screen if on_terminal else subprocess.PIPE,
+        stderr=subprocess.PIPE if on_terminal else subprocess.DEVNULL,
+        env={**os.environ, **(environment or {})},
     )
-    stream = process.stdout if screen is None else process.stderr
+    stream = process.stderr if on_terminal else process.stdout
     assert stream is not None
-    end = time.monotonic() + question.longest
-    status: int | None = None
     try:
-        while time.monotonic() < end and not cancelled.is_set():
+        while process.poll() is None:
+            if cancelled.is_set() or time.monotonic() >= end:
+                return Shown(CANCELLED if cancelled.is_set() else TIMED_OUT)
             try:
-                status = process.wait(_LOOK)
-                break
+                process.wait(_LOOK)
             except subprocess.TimeoutExpired:
                 continue
-        else:
-            if cancelled.is_set():
-                status = -1
-            process.terminate()
-            process.wait(5.0)
-        return status, stream.read(65536).decode("utf-8", "replace").rstrip("\n")
+        answer = stream.read(_ANSWER_CAP).decode("utf-8", "replace").rstrip("\n")
+        return Shown(outcomes.get(process.returncode, NOT_DISPLAYABLE), answer)
     finally:
         if process.poll() is None:
-            process.kill()
-            process.wait()
+            process.terminate()
+            try:
+                process.wait(_END)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         stream.close()
 
 
-def _reply(question: Question, status: int | None, answer: str, *, yes_no: dict[int, str]) -> Reply:
-    if status is None or (status == 5 and yes_no.get(5) == TIMED_OUT):
-        return Reply(ANSWERED if question.kind == "display" else TIMED_OUT)
-    if status not in (0, 1, -1, 255):
-        return Reply(NOT_DISPLAYABLE)
-    if question.kind == "confirm":
-        return Reply(yes_no.get(status, CANCELLED))
-    return _understood(question, answer) if status == 0 else Reply(CANCELLED)
-
-
-def _understood(question: Question, answer: str) -> Reply:
-    """What was entered or chosen; what is no answer to the question counts as none."""
-    if question.kind == "text":
-        return Reply(CANCELLED) if question.refuses(answer) else Reply(ANSWERED, answer)
-    numbers = tuple(int(word) for word in answer.split() if word.isdigit())
-    if question.kind == "choice" and len(numbers) != 1:
-        return Reply(CANCELLED)
-    return Reply(ANSWERED, selected=numbers)
+def negative(question: Question) -> str:
+    """What the button beside OK means: "no" to a question for confirmation, else that the person does not answer."""
+    return REJECTED if question.kind == "confirm" else CANCELLED
