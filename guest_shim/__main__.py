@@ -2,6 +2,6 @@
 
 import sys
 
-from guest_shim.cli import main
+from guest_shim.start import main
 
 sys.exit(main())

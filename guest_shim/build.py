@@ -52,7 +52,7 @@ def build_pyz(directory: Path) -> Path:
             _add(zipped, f"guest_shim/{name}", source.read_bytes())
             if name.suffix == ".py":
                 _add(zipped, f"guest_shim/{name}c", _compiled(source, f"guest_shim/{name}"))
-        _add(zipped, "__main__.py", b"import sys\n\nfrom guest_shim.cli import main\n\nsys.exit(main())\n")
+        _add(zipped, "__main__.py", b"import sys\n\nfrom guest_shim.start import main\n\nsys.exit(main())\n")
     target.write_bytes(INTERPRETER + archive.getvalue())
     target.chmod(0o755)
     return target

@@ -50,7 +50,7 @@ def test_an_idle_shim_is_small(pyz: Path, tmp_path: Path) -> None:
     server = UnixChannelServer()
     server.listen("vm", tmp_path)
     start = (
-        f"import sys; sys.path.insert(0, {str(pyz)!r}); from guest_shim import cli; "
+        f"import sys; sys.path.insert(0, {str(pyz)!r}); from guest_shim.start import program; cli = program(); "
         f"cli._parse = lambda argv: cli.SimpleNamespace(transport='unix:{tmp_path}/channel.sock', verbose=False); "
         "sys.exit(cli.main())"
     )
@@ -62,14 +62,28 @@ def test_an_idle_shim_is_small(pyz: Path, tmp_path: Path) -> None:
         while (server.facts("vm").beats or 0) < 2:
             assert time.monotonic() < end
             time.sleep(0.1)
-        status = Path(f"/proc/{shim.pid}/status").read_text()
-        resident = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert resident is not None
-        assert int(resident[1]) <= MEMORY
+        assert resident(shim.pid) <= MEMORY
     finally:
         shim.terminate()
         shim.wait(10)
         server.close()
+
+
+def resident(pid: int) -> int:
+    """KiB."""
+    (found,) = re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found)
+
+
+def test_what_needs_the_real_inspect_gets_it(pyz: Path) -> None:
+    """Also when the shim runs, and its own dataclasses work without it."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(pyz)!r}); from guest_shim.start import program; program(); "
+        "from guest_shim.places import Places; print(Places()); import inspect; print(inspect.signature(print))"
+    )
+    told = subprocess.run([sys.executable, "-IOOS", "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.startswith("Places(state=")
+    assert "sep=' '" in told
 
 
 def test_the_debian_package_is_whole(tmp_path: Path) -> None:
