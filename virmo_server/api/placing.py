@@ -54,6 +54,7 @@ def _create_vm(
         running=body.running,
         description=body.description,
         devices=body.devices,
+        bootstrap=body.bootstrap,
     )
 
 

@@ -41,7 +41,8 @@ class DeleteImageBody(Body):
 
 class CreateVmBody(Body):
     """Create a VM from the delivered image named ``image``. ``description`` defaults to the name; ``devices`` names
-    devices of the board that the VM gets for itself, as its configuration calls them."""
+    devices of the board that the VM gets for itself, as its configuration calls them. ``bootstrap`` is a profile for a
+    DM client inside the VM (OMA-ER-VirMO 11.1.3), in base64; it is shown to nobody."""
 
     kind: Literal["create-vm"]
     name: Name
@@ -49,6 +50,7 @@ class CreateVmBody(Body):
     running: bool = True
     description: Text | None = None
     devices: list[PeripheralName] = Field(default_factory=list, max_length=32)
+    bootstrap: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$", max_length=43_692)] | None = None
     deadline_seconds: DeadlineSeconds | None = None
 
 

@@ -32,6 +32,7 @@ from virmo_server.model import (
     Vm,
 )
 from virmo_server.procedures.core import status_words
+from virmo_server.procedures.create_params import BOOTSTRAP, HIDDEN
 from virmo_server.procedures.states import image_state_words, parse_state, vm_state_words
 
 #: Where the agent's configuration expects the server's CA; copy ``ca.pem`` there.
@@ -268,7 +269,7 @@ def order_detail_view(session: Session, order: Order) -> schema.OrderDetailView:
     events = session.scalars(select(OrderEvent).where(OrderEvent.order_id == order.id).order_by(OrderEvent.id))
     return schema.OrderDetailView(
         **order_view(order).model_dump(),
-        params=order.params,
+        params={**order.params, **({BOOTSTRAP: HIDDEN} if BOOTSTRAP in order.params else {})},
         events=[
             schema.OrderEventView(at=event.at, actor=event.actor, state=event.state, step=event.step, text=event.text)
             for event in events

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+from pathlib import Path
+
 from virmo_server.cli import commands_guest
 from virmo_server.cli.arguments import Nouns, command, device_argument, noun, order_options
-from virmo_server.cli.client import segment
+from virmo_server.cli.client import ClientError, segment
 from virmo_server.cli.commands_resources import register_peripherals
 from virmo_server.cli.context import EXIT_OK, Context
 from virmo_server.cli.output import ago
 
+#: Bytes of a bootstrap profile: in base64 it has to fit into a node of a device.
+PROFILE_CAP = 32768
 #: Command of the terminal → kind of the order, help.
 OPERATIONS = {
     "poweroff": ("power-off", "power a running VM off"),
@@ -35,6 +40,12 @@ def register(nouns: Nouns) -> None:
         metavar="PERIPHERAL",
         help="give the VM a device of the board, as its resources.peripherals calls it (Camera); may be repeated",
     )
+    create.add_argument(
+        "--bootstrap",
+        metavar="FILE",
+        type=Path,
+        help="bootstrap profile for a DM client inside the VM; the guest's shim hands it over when it first connects",
+    )
     order_options(create)
     for name, (kind, help_text) in OPERATIONS.items():
         operation = command(verbs, name, _operate, help_text)
@@ -58,7 +69,20 @@ def _create(context: Context) -> int:
         "description": options.description,
         "devices": options.give,
     }
+    if options.bootstrap is not None:
+        body["bootstrap"] = _profile(options.bootstrap)
     return context.place_order(options.device, body)
+
+
+def _profile(path: Path) -> str:
+    """A bootstrap profile as the API takes it."""
+    try:
+        profile = path.read_bytes()
+    except OSError as error:
+        raise ClientError(f"{path}: cannot be read: {error.strerror}") from error
+    if not 0 < len(profile) <= PROFILE_CAP:
+        raise ClientError(f"{path}: a bootstrap profile has 1 to {PROFILE_CAP} bytes, this has {len(profile)}")
+    return base64.b64encode(profile).decode()
 
 
 def _operate(context: Context) -> int:

@@ -17,6 +17,7 @@ from virmo_server.events.recorder import tell
 from virmo_server.model import DeliveredImage, Device, KnownNode, Vm
 from virmo_server.model_running import EventKind
 from virmo_server.procedures.core import Outcome, ReadNode
+from virmo_server.procedures.create_params import without_profile
 from virmo_server.procedures.refresh import (
     DEFAULT_VIRMO_ROOT,
     DEFAULT_VMIMG_ROOT,
@@ -108,6 +109,8 @@ def _remember(session: Session, device: Device, untrusted_node: ReadNode, at: da
     if len(uri) > MAX_URI_CHARS:
         return
     value = untrusted_node.value
+    if value is not None and uri.endswith("/CreateParams"):
+        value = without_profile(value)
     if value is not None and len(value) > MAX_VALUE_CHARS:
         value = None
     known = session.get(KnownNode, (device.id, uri))

@@ -31,6 +31,7 @@ from virmo_server.procedures.catalogue import (
     PROCEDURES,
     REFRESH,
 )
+from virmo_server.procedures.create_params import BOOTSTRAP
 from virmo_server.procedures.states import ImageState, image_state_words, parse_state
 
 T = TypeVar("T", Vm, DeliveredImage)
@@ -131,9 +132,10 @@ class OrderService:
         running: bool = True,
         description: str | None = None,
         devices: Sequence[str] = (),
+        bootstrap: str | None = None,
     ) -> Order:
         """Create a VM from an image that is on the device, or that an open order delivers. ``devices``: what of the
-        board it gets for itself."""
+        board it gets for itself; ``bootstrap``: a profile for its own DM client (11.1.3), in base64."""
         if _entry(session, Vm, device, name) is not None:
             raise conflict(f"device {device.name!r} has a VM {name!r} already: choose another name or delete it first")
         source = _require_entry(session, DeliveredImage, device, image)
@@ -156,6 +158,8 @@ class OrderService:
             "description": name if description is None else description,
             "devices": list(devices),
         }
+        if bootstrap is not None:
+            params[BOOTSTRAP] = bootstrap
         after = None if delivery is None else delivery.id
         return self._queue(session, device, request, kind=CREATE_VM, target=f"vm:{node}", params=params, after=after)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from dom0_agent.omadm.node import Command
 from dom0_agent.omadm.status import Status
@@ -33,6 +32,7 @@ from virmo_server.procedures.core import (
     replace,
     status_words,
 )
+from virmo_server.procedures.create_params import BOOTSTRAP, create_params
 from virmo_server.procedures.states import VmState, parse_state, vm_state_words
 
 #: Leaves read back after an operation, State first.
@@ -54,13 +54,6 @@ PRIMITIVES = {
     "resume": Primitive("Resume", VmState.RUNNING),
     "delete-vm": Primitive("Delete", None),
 }
-
-
-def create_params(img_id: str, *, running: bool, devices: Sequence[str] = ()) -> str:
-    """CreateParams (R-036 to R-043); values percent-encoded as reading A-18 has it. ``devices`` of the board are given
-    to the VM by our own key."""
-    given = f"&Devices={quote(','.join(devices), safe='')}" if devices else ""
-    return f"ImgID={quote(img_id, safe='')}&Running={'true' if running else 'false'}{given}"
 
 
 def primitive_procedure(primitive: Primitive) -> Procedure:
@@ -169,8 +162,12 @@ def _read_back(situation: Situation) -> list[DmCommand]:
 
 
 def _parameters(situation: Situation) -> list[DmCommand]:
+    given = situation.params
     params = create_params(
-        situation.memory["img_id"], running=situation.params["running"], devices=situation.params.get("devices", ())
+        situation.memory["img_id"],
+        running=given["running"],
+        devices=given.get("devices", ()),
+        bootstrap=given.get(BOOTSTRAP, ""),
     )
     return [
         replace(f"{_vm(situation)}/CreateParams", params),

@@ -40,6 +40,9 @@ def make_home(directory: Path) -> Places:
         (home / name).mkdir(parents=True, exist_ok=True)
     for name, text in FILES.items():
         (home / "root" / name).write_text(text, encoding="ascii")
+    ui = home / "settings/ui"
+    if not ui.exists():  # in every simulation alike, whatever dialog programs this machine has
+        ui.write_text("console\n", encoding="ascii")
     console, terminal = pty.openpty()
     link = home / "root/dev/console"
     link.unlink(missing_ok=True)

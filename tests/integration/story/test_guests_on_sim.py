@@ -23,6 +23,8 @@ from image.story.steps import DEV_ID, DEVICE, agent_yaml
 MEDIA_TYPE = "application/vnd.virmo.bundle+tar"
 MIB = 1 << 20
 VM = "web"
+#: what a DM client inside the VM would be bootstrapped with; a password is in it
+PROFILE = b"\x03\x01\x6a\x00hush-hush" + bytes(range(256))
 
 
 def eventually(truth: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
@@ -62,7 +64,10 @@ class World:
         bundle = str(self.board.bundle)
         deliver = ("image", "deliver", DEVICE, "--name", "sample", "--file", bundle, "--media-type", MEDIA_TYPE)
         assert self._wait(*deliver)["state"] == "done"
-        assert self._wait("vm", "create", DEVICE, VM, "--image", "sample", *create)["state"] == "done"
+        profile = folder / "profile"
+        profile.write_bytes(PROFILE)
+        created = self._wait("vm", "create", DEVICE, VM, "--image", "sample", "--bootstrap", str(profile), *create)
+        assert created["state"] == "done"
 
     def vm(self, verb: str, *words: str) -> dict[str, Any]:
         """``virmo vm VERB board-1 web … --wait --json``: how the order ended."""
@@ -112,6 +117,18 @@ def test_the_guest_tells_what_it_is(world: World) -> None:
     assert lines["DmV"] == "0.1.0"
     assert int(lines["Ext/Memory"]) > 0
     assert lines["Ext/Hostname"]
+
+
+def test_a_profile_given_at_create_reaches_the_guests_own_dm_client(world: World) -> None:
+    """R-137: from ``virmo vm create --bootstrap`` to the file that the guest's client is handed; nobody is shown it."""
+    profile = world.guest() / "settings/bootstrap"
+    eventually(profile.exists, "the guest has its profile")
+    assert profile.read_bytes() == PROFILE
+    assert profile.stat().st_mode & 0o077 == 0
+    (vm,) = world.server.virmo_json("vm", "list", DEVICE)
+    assert vm["create_params"].endswith("&Bootstrap=...")
+    (order,) = [o for o in world.server.virmo_json("order", "list", DEVICE) if o["kind"] == "create-vm"]
+    assert world.server.virmo_json("order", "show", str(order["id"]))["params"]["bootstrap"] == "..."
 
 
 def test_a_vm_is_locked_and_unlocked(world: World) -> None:

@@ -39,7 +39,7 @@ COMMANDS = """
     device alerts b --limit 5
     device alerts --before 9 --limit 5
     vm list b
-    vm create b v --image i --description d --powered-off {ORDER}
+    vm create b v --image i --description d --powered-off --bootstrap {FILE} {ORDER}
     vm poweroff b v {ORDER}
     vm poweron b v
     vm suspend b v
