@@ -84,6 +84,10 @@ class Archives:
         """See ``Backend``."""
         return self._set(component, "deactivate", active=False)
 
+    def is_off(self, component: Component) -> bool:
+        """See ``Backend``."""
+        return not component.active
+
     def _put(self, name: str, building: Path, parameters: str) -> Result:
         """Put an unpacked component in the place of its old version, which comes back when its hooks fail."""
         folder = self._folder / name

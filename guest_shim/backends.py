@@ -48,6 +48,9 @@ class Backend(Protocol):
     def deactivate(self, component: Component) -> Result:
         """Stop them, now and after reboots."""
 
+    def is_off(self, component: Component) -> bool:
+        """Whether what was deactivated is so still: an update or a person may have switched it on again."""
+
 
 Run = Callable[..., Result]
 
@@ -66,11 +69,11 @@ class Services:
             return units
         return [Path(f).name for f in files if Path(f).parent.name == "init.d"]
 
-    def are_active(self, names: Sequence[str]) -> bool:
-        """Whether none of them is switched off. What has no services is always active."""
-        if not names or not (self._root / "run/systemd/system").is_dir():
+    def are_off(self, names: Sequence[str]) -> bool:
+        """Whether those that we switched off still are. Only systemd knows; elsewhere they are."""
+        if not (self._root / "run/systemd/system").is_dir():
             return True
-        return self._call(["systemctl", "is-enabled", "--quiet", *names]).code == 0
+        return any(self._call(["systemctl", "is-enabled", "--quiet", name]).code for name in names)
 
     def set(self, names: Sequence[str], *, active: bool) -> Result:
         """Switch them on or off."""
@@ -86,7 +89,29 @@ class Services:
         return next((result for result in results if result.code), results[-1])
 
 
-class Dpkg:
+class _Packaged:
+    """What package managers have in common: a component's services are among its files."""
+
+    _services: Services
+
+    def activate(self, component: Component) -> Result:
+        """See :class:`Backend`."""
+        return self._services.set(self._of(component), active=True)
+
+    def deactivate(self, component: Component) -> Result:
+        """See :class:`Backend`."""
+        return self._services.set(self._of(component), active=False)
+
+    def is_off(self, component: Component) -> bool:
+        """See :class:`Backend`."""
+        return self._services.are_off(self._of(component))
+
+    def _of(self, component: Component) -> list[str]:
+        """Its services."""
+        raise NotImplementedError
+
+
+class Dpkg(_Packaged):
     """Debian and its kin. apt-get installs a file when it is there, because it can say what is missing."""
 
     name = "dpkg"
@@ -130,14 +155,6 @@ class Dpkg:
         """See :class:`Backend`."""
         return self._call(["dpkg", *self._root, "--remove", component.name])
 
-    def activate(self, component: Component) -> Result:
-        """See :class:`Backend`."""
-        return self._services.set(self._of(component), active=True)
-
-    def deactivate(self, component: Component) -> Result:
-        """See :class:`Backend`."""
-        return self._services.set(self._of(component), active=False)
-
     def _of(self, component: Component) -> list[str]:
         return self._services.of(self._call(["dpkg-query", *self._admin(), "-L", component.name]).output.split("\n"))
 
@@ -145,7 +162,7 @@ class Dpkg:
         return ["--admindir", f"{self._root[1]}/var/lib/dpkg"] if self._root else []
 
 
-class Apk:
+class Apk(_Packaged):
     """Alpine."""
 
     name = "apk"
@@ -182,14 +199,6 @@ class Apk:
         """See :class:`Backend`."""
         return self._call(["apk", *self._root, "del", component.name])
 
-    def activate(self, component: Component) -> Result:
-        """See :class:`Backend`."""
-        return self._services.set(self._of(component), active=True)
-
-    def deactivate(self, component: Component) -> Result:
-        """See :class:`Backend`."""
-        return self._services.set(self._of(component), active=False)
-
     def _of(self, component: Component) -> list[str]:
         listed = self._call(["apk", *self._root, "info", "-L", component.name]).output.splitlines()
         return self._services.of([f"/{line}" for line in listed])
@@ -204,7 +213,7 @@ class Apk:
         return " ".join(self._lines(name)).split()
 
 
-class Opkg:
+class Opkg(_Packaged):
     """OpenWrt, Yocto."""
 
     name = "opkg"
@@ -237,14 +246,6 @@ class Opkg:
     def remove(self, component: Component) -> Result:
         """See :class:`Backend`."""
         return self._call(["opkg", *self._root, "remove", component.name])
-
-    def activate(self, component: Component) -> Result:
-        """See :class:`Backend`."""
-        return self._services.set(self._of(component), active=True)
-
-    def deactivate(self, component: Component) -> Result:
-        """See :class:`Backend`."""
-        return self._services.set(self._of(component), active=False)
 
     def _of(self, component: Component) -> list[str]:
         return self._services.of(self._call(["opkg", *self._root, "files", component.name]).output.splitlines())

@@ -30,6 +30,8 @@ SERVED = ServedObject(
 SUCCESS, VALIDATION_FAILED, INSTALL_FAILED, NOT_SUPPORTED_TYPE = 1200, 1407, 1405, 1413
 NO_MEMORY, REMOVE_FAILED, ACTIVATE_FAILED, DEACTIVATE_FAILED, NOT_IMPLEMENTED = 1406, 1408, 1409, 1410, 1411
 ACTIVE, INACTIVE = "20", "10"
+#: Where the ids of deactivated components are kept.
+FILE = "scomo/inactive.json"
 #: Components that are told of; an inventory of more is cut.
 MOST_COMPONENTS = 200
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -43,19 +45,21 @@ class Scomo:
         self._places = places
         self._folder = places.state / "packages"
         self._one = threading.Lock()
+        self._off: set[str] = set(map(str, places.load(FILE, [])))  #: components that were deactivated
 
     def read(self) -> dict[str, str]:
         """The live nodes: what is installed because somebody wanted it."""
         nodes: dict[str, str] = {}
-        for name, (_, component) in list(self._components().items())[:MOST_COMPONENTS]:
+        for name, (backend, component) in list(self._components().items())[:MOST_COMPONENTS]:
             at = f"Inventory/Deployed/{name}"
+            active = component.active and not (component.id in self._off and backend.is_off(component))
             nodes.update(
                 {
                     f"{at}/ID": component.id,
                     f"{at}/Name": component.name,
                     f"{at}/Version": component.version,
                     f"{at}/Description": component.description[:1000],
-                    f"{at}/State": ACTIVE if component.active else INACTIVE,
+                    f"{at}/State": ACTIVE if active else INACTIVE,
                     f"{at}/Status": "10",
                 }
             )
@@ -134,6 +138,7 @@ class Scomo:
                 result = backend.deactivate(component)
                 if result.code:
                     return failure(DEACTIVATE_FAILED, f"installed, but {component.name} stays active: {result.words}")
+                self._note(component, off=True)
         return Answer(SUCCESS, {"identifier": changed[0].id if changed else str(fields.get("name", ""))})
 
     def _on_deployed(self, name: str, operation: str) -> Answer:
@@ -152,7 +157,14 @@ class Scomo:
         if result.code:
             code = NOT_IMPLEMENTED if result.code == 127 else failed
             return failure(code, f"{backend.name} {operation} {component.name} failed: {result.words}")
+        self._note(component, off=operation == "Deactivate")
         return Answer(SUCCESS, {"identifier": component.id})
+
+    def _note(self, component: Component, *, off: bool) -> None:
+        """Remember what is deactivated: to ask each component's services at every look would take too long."""
+        if off != (component.id in self._off):
+            self._off ^= {component.id}
+            self._places.store(FILE, sorted(self._off))
 
     def _components(self) -> dict[str, tuple[Backend, Component]]:
         """Node name → component, with who manages it."""

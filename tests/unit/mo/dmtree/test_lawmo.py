@@ -115,18 +115,25 @@ def test_a_partial_lock_leaves_the_network(device: GuestDevice, no_signals: Path
     assert "link" not in no_signals.read_text()
 
 
-def test_systemd_units_are_masked_stopped_and_come_back(device: GuestDevice, no_signals: Path) -> None:
-    (device.places().root / "run/systemd/system").mkdir(parents=True)
+def test_systemd_units_are_barred_stopped_and_come_back(device: GuestDevice, no_signals: Path) -> None:
+    """With real systemd: ``tests/integration/test_debian_guest.py``."""
+    root = device.places().root
+    (root / "run/systemd/system").mkdir(parents=True)
+    mine = root / "etc/systemd/system/ssh.service.d/mine.conf"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
     tool = no_signals.parent / "systemctl"
     listing = "case $1 in list-units) printf 'getty@tty1.service x\\nssh.service y\\n';; esac"
     tool.write_text(f'#!/bin/sh\necho systemctl "$@" >>{no_signals}\n{listing}\n')
     assert device.execute(f"{OPERATIONS}/PartiallyLock") == 1200
+    barred = root / "etc/systemd/system/getty@.service.d/virmo-lock.conf"
+    assert "ConditionPathExists=!/etc/nologin" in barred.read_text()
     assert device.execute(f"{OPERATIONS}/UnLock") == 1200
     said = no_signals.read_text()
-    for line in ("mask --quiet getty@tty1.service ssh.service", "stop getty@tty1.service ssh.service",
-                 "unmask --quiet getty@tty1.service ssh.service", "start getty@tty1.service ssh.service"):  # fmt: skip
+    for line in ("stop getty@tty1.service ssh.service", "start getty@tty1.service ssh.service"):
         assert f"systemctl {line}\n" in said
-    assert said.index("systemctl mask") < said.index("systemctl stop") < said.index("systemctl unmask")
+    assert list(root.glob("etc/systemd/system/*.d/*")) == [mine]
+    assert not barred.parent.exists()
 
 
 def test_a_lock_is_made_again_after_a_reboot(device: GuestDevice) -> None:
