@@ -111,9 +111,10 @@ class Terminal:
     def _read(self) -> None:
         while True:
             try:
-                self.screen += os.read(self._keyboard, 65536).decode(errors="replace")
+                seen = os.read(self._keyboard, 65536).decode(errors="replace")
             except OSError:
                 return
+            self.screen += seen
 
 
 @pytest.fixture

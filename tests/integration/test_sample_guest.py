@@ -1,17 +1,14 @@
 """The shim's handlers in the sample guest's own user land: its busybox as init, its Python, a terminal at its console.
 
-No Xen and no kernel of its own: the guest's init is process 1 of namespaces, so that a lock and a question can be seen
-at its console within seconds. What only a real domain can show is in ``tests/nested/test_guests_xen.py``.
+No Xen, and no kernel of its own (see ``userland``). What only a real domain can show is in
+``tests/nested/test_guests_xen.py``.
 """
 
 from __future__ import annotations
 
-import os
-import pty
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from image.cache import Cache
 from image.guest_base import STEPS, build_guest_base
 from image.host import ensure_packages
 from image.progress import Progress
+from tests.integration.userland import Userland
 
 REPOSITORY = Path(__file__).parents[2]
 FIRST_TIMEOUT = 1200.0  #: seconds; the first run on a machine builds the guest
@@ -48,82 +46,21 @@ print(lawmo.execute("Operations/" + sys.argv[1], Request("exec")), lawmo.read()[
 """
 
 
-class SampleGuest:
-    """The guest's init, running; what its console shows, and a keyboard."""
+class SampleGuest(Userland):
+    """Its busybox, at whose console a shell waits."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
-        self._keyboard, self._screen = pty.openpty()
-        terminal = os.ttyname(self._screen)
-        argv = [
-            "unshare",
-            "--pid",
-            "--mount",
-            "--net",
-            "--fork",
-            "--kill-child",
-            "sh",
-            "-c",
-            _START,
-            str(root),
-            terminal,
-        ]
-        self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
-        self._shown: list[str] = []
-        threading.Thread(target=self._read, daemon=True).start()
+        super().__init__(root, _START)
         self.shows("/ # ")
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        self._init = children[0]
 
     def python(self, code: str, *arguments: str) -> str:
         """Run a program in the guest, as its shim would; what it printed."""
-        enter = ["nsenter", "--target", self._init, "--pid", "--mount", "--net", "chroot", str(self._root)]
-        argv = [
-            *enter,
-            "/bin/busybox",
-            "env",
-            "-i",
-            "PYTHONPATH=/usr/lib/virmo",
-            "python3",
-            "-S",
-            "-c",
-            code,
-            *arguments,
-        ]
-        return subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=60
-        ).stdout
-
-    def type(self, keys: str) -> None:
-        self._shown.clear()
-        os.write(self._keyboard, keys.encode())
-
-    def shows(self, wanted: str, seconds: float = 20.0) -> None:
-        end = time.monotonic() + seconds
-        while wanted not in "".join(self._shown):
-            assert time.monotonic() < end, f"the console does not show {wanted!r} but {''.join(self._shown)!r}"
-            time.sleep(0.05)
-
-    def keeps_silent(self, unwanted: str) -> None:
-        time.sleep(1.5)
-        assert unwanted not in "".join(self._shown)
+        environment = ["/bin/busybox", "env", "-i", "PYTHONPATH=/usr/lib/virmo"]
+        return self.run(*environment, "python3", "-S", "-c", code, *arguments)
 
     def a_shell_answers(self) -> None:
         self.type("echo alive-$((6*7))\r")
         self.shows("alive-42")
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._screen)
-        os.close(self._keyboard)
-
-    def _read(self) -> None:
-        while True:
-            try:
-                self._shown.append(os.read(self._keyboard, 4096).decode(errors="replace"))
-            except OSError:
-                return
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,8 @@
-"""The node table of FUMO 1.0, firmware update, for a VM (HLF-08, HLF-14)."""
+"""The node table of FUMO 1.0, firmware update, for a VM (HLF-08, HLF-14).
+
+``Update/PkgData`` is left out, as FUMO lets a client (Occurrence ZeroOrOne, "at least one download mechanism"): a VM's
+system has hundreds of megabytes, an object of DM at most ``MaxObjSize``; PkgURL resumes and is verified.
+"""
 
 from __future__ import annotations
 
