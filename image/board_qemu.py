@@ -85,7 +85,7 @@ class BoardDom0(Dom0):
         while not done():
             if not self.running:
                 self.power_cut()
-                self._start(self._disk, None)
+                self._start(self._drive(), None)
             if time.monotonic() > deadline:
                 assert self._machine is not None
                 raise self._machine.failure(f"not within {timeout:.0f} s: {what}")

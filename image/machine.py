@@ -97,12 +97,16 @@ class Machine:
         hardware: Hardware,
         *,
         boot: Sequence[str],
-        disk: Path,
+        drive: str,
         log: Path,
         folder: Path,
         state: Path | None,
     ) -> None:
-        """Starts QEMU on `disk` as `boot` says; from the saved `state` if there is one. `folder`: for sockets."""
+        """Starts QEMU as `boot` says; from the saved `state` if there is one.
+
+        `drive`: file, format and cache of its disk, as QEMU's -drive takes them (see `qcow2_drive`). `folder`: for
+        sockets.
+        """
         self.log = log
         #: where this start begins in the log; what earlier starts said is not this one's
         self._log_start = log.stat().st_size if log.exists() else 0
@@ -113,8 +117,7 @@ class Machine:
             # QEMU dies with the process that started it, even when that is killed.
             *("setpriv", "--pdeathsig", "KILL", arch.qemu, *board_args(arch, hardware)),
             *boot,
-            # "unsafe" leaves out the host's own flushes: a killed QEMU loses nothing, only a crash of the host would.
-            *("-drive", f"file={disk},if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap"),
+            *("-drive", f"{drive},if=none,id=disk,discard=unmap"),
             *("-chardev", f"file,id=serial,path={log},append=on", "-serial", "chardev:serial"),
             *("-qmp", f"unix:{control},server=on,wait=off"),
         ]
@@ -202,6 +205,14 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def qcow2_drive(disk: Path) -> str:
+    """A disk that loses nothing of what is in place when QEMU is killed, flushed or not; see `image.volatile`.
+
+    "unsafe" leaves out the build machine's own flushes: only its crash would lose something.
+    """
+    return f"file={disk},format=qcow2,cache=unsafe"
 
 
 def make_overlay(backing: Path, overlay: Path) -> None:

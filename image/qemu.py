@@ -32,9 +32,11 @@ from image.cache import Cache, Entry
 from image.dom0 import ALL_STEPS, Dom0Image, build_dom0
 from image.errors import ImageError
 from image.host import ensure_packages
-from image.machine import Hardware, Machine, board_args, make_overlay, qemu_version
+from image.machine import Hardware, Machine, board_args, make_overlay, qcow2_drive, qemu_version
 from image.progress import Progress
 from image.ssh import CommandError, Result, Ssh, harness_key, pack_folder
+from image.volatile import PACKAGES as VOLATILE_PACKAGES
+from image.volatile import VolatileCache, unpack_disk
 
 __all__ = ["CommandError", "Dom0", "Hardware", "Result", "open_dom0"]
 
@@ -66,11 +68,15 @@ def open_dom0(
     hardware: Hardware | None = None,
     scheduler: str | None = None,
     snapshot: bool = True,
+    volatile_cache: bool = False,
     cache: Cache | None = None,
     log: Path | None = None,
     say: Callable[[str], None] = lambda _message: None,
 ) -> Dom0:
-    """Builds what is missing, and returns a running dom0 with today's agent in it."""
+    """Builds what is missing, and returns a running dom0 with today's agent in it.
+
+    `volatile_cache`: a power cut loses what dom0 had written and not flushed, as it does on a real board.
+    """
     row = arch_named(arch) if isinstance(arch, str) else arch
     store = Cache(say=say) if cache is None else cache
     wanted = hardware or Hardware()
@@ -78,7 +84,7 @@ def open_dom0(
         wanted = replace(wanted, scheduler=scheduler)
     # A saved state holds a dom0 without the agent, and the agent is laid over it: an edit does not cost a boot.
     image = _built(row, store, with_agent=not snapshot)
-    dom0 = Dom0(image, wanted, store, log=log, say=say)
+    dom0 = Dom0(image, wanted, store, volatile_cache=volatile_cache, log=log, say=say)
     try:
         if snapshot:
             dom0.restore()
@@ -131,9 +137,11 @@ class Dom0:
         hardware: Hardware,
         cache: Cache,
         *,
+        volatile_cache: bool = False,
         log: Path | None = None,
         say: Callable[[str], None] = lambda _message: None,
     ) -> None:
+        ensure_packages(VOLATILE_PACKAGES if volatile_cache else {})
         ensure_packages({**_TOOLS, image.arch.qemu_package: image.arch.qemu})
         self.image = image
         self._cache = cache
@@ -151,7 +159,9 @@ class Dom0:
         # Socket paths are limited to 108 bytes: they cannot live below a deep cache folder.
         self._sockets = Path(self._held.enter_context(tempfile.TemporaryDirectory(prefix="virmo-")))
         self.serial_log = log if log is not None else self.folder / "serial.log"
-        self._disk = self.folder / "disk.qcow2"
+        self._volatile = volatile_cache
+        self._write_cache: VolatileCache | None = None
+        self._disk = self.folder / ("disk.raw" if volatile_cache else "disk.qcow2")
         atexit.register(self.close)
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -160,8 +170,8 @@ class Dom0:
         """Switches the machine on and waits until dom0's services are up. The disk keeps what earlier boots wrote."""
         self._expect_off()
         if not self._disk.exists():
-            make_overlay(self.image.disk, self._disk)
-        self._start(self._disk, None)
+            self._make_disk(self.image.disk)
+        self._start(self._drive(), None)
         self._await_ready(time.monotonic() + timeout)
 
     def prepare(self) -> Entry:
@@ -173,20 +183,26 @@ class Dom0:
         """Goes on from the state saved after an earlier boot; boots and saves it first when there is none."""
         saved = self.prepare()
         self._held.enter_context(saved.lease())
-        make_overlay(saved.path / "disk.qcow2", self._disk)
-        machine = self._start(self._disk, saved.path / "state")
+        self._make_disk(saved.path / "disk.qcow2")
+        machine = self._start(self._drive(), saved.path / "state")
         machine.resume(RESTORE_TIMEOUT)
         self._connect(time.monotonic() + RESTORE_TIMEOUT)
         self.run(["python3", "-c", _WAKE, f"{time.time():.3f}"], data=os.urandom(_ENTROPY_BYTES))
 
     def power_cut(self) -> None:
-        """Takes the power away, now. What dom0 had synced to its disk is there at the next `boot`."""
+        """Takes the power away, now. What dom0 had synced to its disk is there at the next `boot`.
+
+        With a volatile cache nothing else is; without it, all that had reached the disk is.
+        """
         if self._ssh is not None:
             self._ssh.close()
             self._ssh = None
         if self._machine is not None:
             self._machine.kill()
             self._machine = None
+        if self._write_cache is not None:
+            self._write_cache.cut()
+            self._write_cache = None
 
     def power_off(self, timeout: float = SHUTDOWN_TIMEOUT) -> None:
         """Shuts dom0 down in order and waits for the machine's end."""
@@ -262,11 +278,20 @@ class Dom0:
             raise ImageError("dom0 is switched off")
         return self._ssh
 
-    def _start(self, disk: Path, state: Path | None) -> Machine:
+    def _make_disk(self, source: Path) -> None:
+        (unpack_disk if self._volatile else make_overlay)(source, self._disk)
+
+    def _drive(self) -> str:
+        if not self._volatile:
+            return qcow2_drive(self._disk)
+        self._write_cache = VolatileCache(self._disk, self._sockets)
+        return self._write_cache.drive
+
+    def _start(self, drive: str, state: Path | None) -> Machine:
         arch = self.image.arch
         boot = self.image.boot_args(self.hardware.xen_args(arch), self.hardware.kernel_args(arch))
         self._machine = Machine(
-            arch, self.hardware, boot=boot, disk=disk, log=self.serial_log, folder=self._sockets, state=state
+            arch, self.hardware, boot=boot, drive=drive, log=self.serial_log, folder=self._sockets, state=state
         )
         return self._machine
 
@@ -289,16 +314,25 @@ class Dom0:
     def _connect(self, deadline: float) -> None:
         assert self._machine is not None
         ssh = Ssh(self._machine.forward(22), self._key, self._sockets)
-        while not ssh.greeting():
+        while not self._logged_in(ssh, self._machine, deadline):
             self._machine.check_alive()
             if time.monotonic() > deadline:
                 raise self._machine.failure("dom0 did not answer on ssh in time")
             time.sleep(_POLL)
+        self._ssh = ssh
+
+    @staticmethod
+    def _logged_in(ssh: Ssh, machine: Machine, deadline: float) -> bool:
+        """Whether the connection stands. A dom0 that has just started on a busy machine may be too slow for ssh yet."""
+        if not ssh.greeting():
+            return False
         try:
             ssh.connect()
         except ImageError as error:
-            raise self._machine.failure(str(error)) from error
-        self._ssh = ssh
+            if time.monotonic() > deadline:
+                raise machine.failure(str(error)) from error
+            return False
+        return True
 
     def _leave(self, verb: str, timeout: float) -> None:
         if self._machine is None:
@@ -322,7 +356,7 @@ class Dom0:
         def build(folder: Path) -> None:
             self._say("booting dom0 once; later starts will go on from here")
             make_overlay(self.image.disk, folder / "disk.qcow2")
-            machine = self._start(folder / "disk.qcow2", None)
+            machine = self._start(qcow2_drive(folder / "disk.qcow2"), None)
             try:
                 self._await_ready(time.monotonic() + BOOT_TIMEOUT)
                 self.run(["sync"])

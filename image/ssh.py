@@ -103,6 +103,7 @@ class Ssh:
             if self._master.poll() is not None:
                 assert self._master.stderr is not None
                 said = self._master.stderr.read().decode(errors="replace").strip()
+                self.close()
                 raise ImageError("ssh could not log in to dom0", detail=said)
             if time.monotonic() > deadline:
                 self.close()

@@ -30,9 +30,12 @@ class NestedBoard:
 
     server_host = SERVER_HOST
 
-    def __init__(self, bundle: Path, arch: str, scheduler: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, bundle: Path, arch: str, scheduler: str, say: Callable[[str], None], *, volatile_cache: bool = False
+    ) -> None:
+        """``volatile_cache``: see ``open_dom0``."""
         self.bundle = bundle
-        self._dom0: Dom0 = open_dom0(arch, scheduler=scheduler, say=say)
+        self._dom0: Dom0 = open_dom0(arch, scheduler=scheduler, volatile_cache=volatile_cache, say=say)
 
     @property
     def dom0(self) -> Dom0:
