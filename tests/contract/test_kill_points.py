@@ -126,6 +126,13 @@ def perform(root: Path, primitive: Primitive, point: int | None, when: str = "af
     return in_child(work)
 
 
+def counted(root: Path, primitive: Primitive) -> int:
+    """How many points ``primitive`` has. Nothing of its VM is left: on real Xen all share one machine."""
+    points = perform(root, primitive, None)
+    open_backend(root).close()
+    return points
+
+
 @pytest.fixture
 def roots(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     """Makes machines' directories; at the end each machine's domains are destroyed."""
@@ -182,7 +189,7 @@ def check_guest(rig: Rig, root: Path) -> None:
 
 @pytest.mark.parametrize("primitive", list(Primitive), ids=lambda primitive: primitive.value)
 def test_killed_at_every_journal_write(primitive: Primitive, roots: Callable[[str], Path]) -> None:
-    points = perform(roots("count"), primitive, None)
+    points = counted(roots("count"), primitive)
     assert points >= 3, "the begin with the first step's, the last step's end with the commit, and the report"
     for point, when in points_of(points):
         root = roots(f"{when}-{point}")
