@@ -22,6 +22,7 @@ PROGRAMS = "/root/programs"  #: where dom0 has the programs of ``tests/nested/do
 MEDIA_TYPE = "application/vnd.virmo.bundle+tar"
 STATE_CHANGED = "Reversed-Domain-Name: org.virmo/statechanged"
 ORDER_TIMEOUT = 600
+LEAKS_GO = 180.0
 POLL = 0.5
 
 
@@ -166,17 +167,23 @@ class AgentBoard(NestedBoard):
         """What xl calls a VM's domain."""
         return f"virmo-{self.vmid(name)}"
 
+    def settled(self) -> None:
+        """Xen comes to agree with every State, and nothing is left of anything else."""
+        eventually(lambda: self.leaks() == [], f"nothing leaks: {self.leaks()}", LEAKS_GO)
+
     def leaks(self) -> list[str]:
         """What is there of VMs and images that no VM or image needs: domains, files, loop devices, interfaces."""
         vms = {row["vmid"]: row for row in self.ctl("vm", "list")}
         images = {row["img_id"]: row for row in self.ctl("image", "list")}
         running = {vmid for vmid, row in vms.items() if row["state"] == "RUNNING"}
+        suspended = {vmid for vmid, row in vms.items() if row["state"] == "SUSPENDED"}
         made = {vmid for vmid, row in vms.items() if row["state"] != "NOT_CREATED"}
         contents = {str(row["location"]) for row in images.values() if row["location"]}
         unfinished = {img_id for img_id, row in images.items() if row["state"] != "DOWNLOADED"}
         facts = json.loads(self.dom0.run(["python3", "-c", _FACTS, STATE_DIR], timeout=120).stdout)
         found = [f"domain {name}" for name in facts["domains"] if name.removeprefix("virmo-") not in running]
         found += [f"files {path}" for path in facts["vms"] if Path(path).name not in made]
+        found += [f"saved state {path}" for path in facts["saved"] if Path(path).parent.name not in suspended]
         found += [f"trash {path}" for path in facts["trash"]]
         found += [f"download {path}" for path in facts["downloads"] if Path(path).name not in unfinished]
         found += [f"staging {path}" for path in facts["staging"]]
@@ -194,7 +201,7 @@ def _name(row: Mapping[str, Any]) -> str:
 
 #: What is on the machine, seen without the agent.
 _FACTS = """
-import json, os, subprocess, sys
+import glob, json, os, subprocess, sys
 def run(*argv):
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 def below(name):
@@ -204,7 +211,8 @@ rows = [line.split() for line in run("xl", "list").splitlines()[1:]]
 print(json.dumps({
     "domains": [row[0] for row in rows if row[0].startswith("virmo-")],
     "vif_domains": ["vif" + row[1] for row in rows],
-    "vms": below("vms"), "trash": below("trash"), "downloads": below("images/downloads"),
+    "vms": below("vms"), "saved": glob.glob(os.path.join(sys.argv[1], "vms", "*", "saved*")),
+    "trash": below("trash"), "downloads": below("images/downloads"),
     "staging": below("images/staging") + below("images/trash"), "content": below("images/content"),
     "loops": run("losetup", "-a").splitlines(),
     "vifs": [name for name in os.listdir("/sys/class/net") if name.startswith("vif")],

@@ -1,0 +1,53 @@
+"""xenstored is replaced under a running VM, on real Xen: State stays the truth, and operations go on.
+
+That is what Xen itself supports: oxenstored and xenstored can replace themselves while they run (``xenstore-control
+live-update``), with their contents and connections. A xenstored that *dies* takes its contents with it: Xen has no way
+to bring those back, and what starts in its place knows no domain. Guests run on, but nothing can be done with them
+until dom0 is restarted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from image.guest import build_guest
+from tests.nested.agent_board import AgentBoard
+
+pytestmark = [pytest.mark.nested, pytest.mark.long]
+
+CONFIG: dict[str, dict[str, Any]] = {}
+DAEMON = "oxenstored"  #: what Debian's dom0 runs
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentBoard]:
+    made = AgentBoard(build_guest("x86_64"), tmp_path_factory.mktemp("xenstored"), CONFIG)
+    try:
+        made.deliver("sample")
+        made.create("guest-1", "sample")
+        yield made
+    finally:
+        made.close()
+
+
+def test_a_xenstored_that_replaces_itself_is_not_noticed(board: AgentBoard) -> None:
+    """R-010, R-034, R-035: all operations work with the new one, and events arrive."""
+    boot_id = board.await_guest("guest-1")
+    told = board.alerts(1)
+    before = board.dom0.run(["pidof", DAEMON]).stdout
+    program = board.dom0.run(["readlink", "-f", f"/proc/{before.strip()}/exe"]).stdout.strip()
+    board.dom0.run(["xenstore-control", "live-update", "-t", "30", program], timeout=60)
+    assert board.dom0.run(["pidof", DAEMON]).stdout == before, "the same process, another program"
+    assert board.vms()["guest-1"]["state"] == "RUNNING"
+    board.vm("suspend", "guest-1")
+    board.vm("resume", "guest-1")
+    assert board.await_guest("guest-1") == boot_id
+    assert board.alerts(1) == told
+    probed = board.probe("guest-1", "POWERED_OFF", "xl", "shutdown", board.domain_name("guest-1"))
+    assert probed.delay is not None
+    print(f"the guest powered off: State was right after {probed.delay:.2f} s")
+    board.vm("poweron", "guest-1")
+    board.settled()
