@@ -41,7 +41,7 @@ from image.volatile import VolatileCache, unpack_disk
 __all__ = ["CommandError", "Dom0", "Hardware", "Result", "open_dom0"]
 
 #: A cold boot under emulation takes 35-60 s alone, and longer on a machine that is busy with something else.
-BOOT_TIMEOUT = 300.0
+BOOT_TIMEOUT = 600.0
 RESTORE_TIMEOUT = 120.0
 SAVE_TIMEOUT = 120.0
 SHUTDOWN_TIMEOUT = 120.0

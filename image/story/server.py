@@ -16,7 +16,7 @@ from image.errors import ImageError
 from virmo_server.cli.main import main as virmo
 
 INIT_TIMEOUT = 60.0
-START_TIMEOUT = 30.0
+START_TIMEOUT = 120.0  # seconds; it takes two on an idle machine
 STOP_TIMEOUT = 20.0
 
 
