@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 PROGRAMS = "/root/programs"  #: where dom0 has the programs of ``tests/nested/dom0``
 MEDIA_TYPE = "application/vnd.virmo.bundle+tar"
 STATE_CHANGED = "Reversed-Domain-Name: org.virmo/statechanged"
+GUEST_TIMEOUT = 600.0  #: beside much other work an emulated guest was seen to need more than four minutes
 ORDER_TIMEOUT = 600
 LEAKS_GO = 180.0
 POLL = 0.5
@@ -40,10 +41,12 @@ class Probed:
 class AgentBoard(NestedBoard):
     """Real Xen in QEMU with the agent, and the server on this machine that manages it."""
 
-    def __init__(self, bundle: Path, folder: Path, config: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(
+        self, bundle: Path, folder: Path, config: Mapping[str, Mapping[str, Any]], scheduler: str = "credit2"
+    ) -> None:
         """``config`` is laid over the agent's configuration, section by section."""
         self._vmids: dict[str, str] = {}
-        super().__init__(bundle, "x86_64", "credit2", lambda _line: None)
+        super().__init__(bundle, "x86_64", scheduler, lambda _line: None)
         self.server = Server(folder / "server", self.server_host)
         self.server.start()
         url = self.notification_url
@@ -139,7 +142,7 @@ class AgentBoard(NestedBoard):
 
     def await_guest(self, name: str, not_boot: str | None = None) -> str:
         """Wait until a VM's guest has spoken, in another boot than ``not_boot``; its boot id."""
-        end = time.monotonic() + 240.0
+        end = time.monotonic() + GUEST_TIMEOUT
         while True:
             shown = self.show(name)
             boot_id = shown.get("guest_boot_id")
