@@ -61,7 +61,8 @@ class _Partial:
     header: dict[str, Any]
     size: int
     spilled: int
-    data: bytearray = field(default_factory=bytearray)
+    pieces: list[bytes] = field(default_factory=list)  #: joined once: a payload is copied as seldom as can be
+    held: int = 0  #: bytes in them
 
 
 @dataclass
@@ -237,7 +238,7 @@ class Endpoint:
     def _data(self, kind: str, number: int, payload: bytes) -> Message | None:
         if (kind, number) in self._partial:
             partial = self._partial[kind, number]
-            if len(payload) < PIECE_MINIMUM and len(partial.data) + len(payload) < partial.size:
+            if len(payload) < PIECE_MINIMUM and partial.held + len(payload) < partial.size:
                 raise ProtocolError(f"a piece of {len(payload)} bytes that is not the last")
             return self._add((kind, number), payload)
         if kind == "answer" and number in self._forgiven:
@@ -246,20 +247,23 @@ class Endpoint:
 
     def _add(self, key: tuple[str, int], payload: bytes) -> Message | None:
         partial = self._partial[key]
-        if len(partial.data) + len(payload) > partial.size:
+        if partial.held + len(payload) > partial.size:
             raise ProtocolError(f"a {key[0]} is longer than announced")
-        partial.data += payload
-        if len(partial.data) < partial.size:
+        partial.pieces.append(payload)
+        partial.held += len(payload)
+        if partial.held < partial.size:
             return None
         del self._partial[key]
         if key[0] == "answer":
             self._awaited.discard(key[1])
         fields = partial.header.pop("fields", {})
+        data = b"".join(partial.pieces)
         if partial.spilled:
-            fields = decode_json(bytes(partial.data[: partial.spilled]), f"the fields of a {key[0]}")
+            fields = decode_json(data[: partial.spilled], f"the fields of a {key[0]}")
+            data = data[partial.spilled :]
         if not isinstance(fields, dict):
             raise ProtocolError(f"the fields of a {key[0]} are not an object")
-        return Message(key[0], key[1], partial.header, fields, bytes(partial.data[partial.spilled :]))
+        return Message(key[0], key[1], partial.header, fields, data)
 
     def _account(self, size: int) -> None:
         """Payload came: it was within our credit, and is given back when it has become much."""

@@ -137,7 +137,8 @@ class FrameReader:
             del self._buffer[: _LENGTH.size + length]
         if len(self._buffer) < self._payload_length:
             return None
-        payload = bytes(self._buffer[: self._payload_length])
+        with memoryview(self._buffer) as buffer:  # a slice of a bytearray would be one copy more
+            payload = bytes(buffer[: self._payload_length])
         del self._buffer[: self._payload_length]
         header, self._header = self._header, None
         return Frame(header.pop("type"), header, payload)

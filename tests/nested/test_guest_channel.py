@@ -50,5 +50,11 @@ def test_both_transports_and_a_suspend_in_the_middle(dom0: Dom0) -> None:
 
 
 @pytest.mark.long
+def test_a_suspend_in_the_middle_leaks_nothing(dom0: Dom0) -> None:
+    """R-018: over vchan and XenStore; descriptors, threads and domains are given back."""
+    drive(dom0, "suspends")
+
+
+@pytest.mark.long
 def test_a_malicious_guest_harms_nobody(dom0: Dom0) -> None:
     drive(dom0, "bad")

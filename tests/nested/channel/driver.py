@@ -2,7 +2,8 @@
 
     driver.py SCENARIO GUEST_DIR pv|pvh
 
-``GUEST_DIR`` holds ``kernel``, ``ramdisk`` and ``bad-ramdisk`` (the same with ``bad_guest.py`` instead of the shim).
+``GUEST_DIR`` holds ``kernel``, ``ramdisk`` and ``other-ramdisk`` (the same with another program
+instead of the shim, see ``layout.py``).
 Prints what it sees; ends with 0 when all of it was as it must be.
 """
 
@@ -18,6 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +31,18 @@ from dom0_agent.hypervisor.xenstore import XenStore
 from dom0_agent.hypervisor.xl import open_xl
 
 MIB = 1 << 20
-GOOD, BAD = uuid.UUID(int=0x600D), uuid.UUID(int=0xBAD)
+GOOD, OTHER = uuid.UUID(int=0x600D), uuid.UUID(int=0xBAD)
 PATIENCE = 300.0
 TRANSFER = 10 * MIB
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+def until(
+    condition: Callable[[], bool], what: str, seconds: float = PATIENCE, seen: Callable[[], str] = lambda: ""
+) -> None:
+    """Wait for it; ``seen`` says in a failure what there is instead."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}; {seen()}"
         time.sleep(0.1)
 
 
@@ -67,7 +72,7 @@ class Agent:
             vcpus=1,
             max_vcpus=1,
             kernel=self.guest_dir / "kernel",
-            ramdisk=self.guest_dir / ("ramdisk" if vmid == GOOD else "bad-ramdisk"),
+            ramdisk=self.guest_dir / ("ramdisk" if vmid == GOOD else "other-ramdisk"),
             cmdline="console=hvc0 quiet",
         )
 
@@ -77,6 +82,11 @@ class Agent:
 
     def connected(self, vmid: uuid.UUID = GOOD) -> None:
         until(lambda: self.hub.hello(vmid) is not None, f"{vmid} says hello")
+
+    def transport(self) -> str:
+        """How the guest speaks with us now."""
+        hello = self.hub.hello(GOOD)
+        return "" if hello is None else hello.transport
 
     def ping(self, size: int = 0, deadline: float = PATIENCE) -> float:
         payload = os.urandom(size)
@@ -97,6 +107,37 @@ def agent(guest_dir: Path, guest_type: str, **config: Any) -> Iterator[Agent]:
         yield made
     finally:
         made.close()
+
+
+@dataclass(frozen=True)
+class Held:
+    """What this process has of the kernel."""
+
+    descriptors: int
+    threads: int
+
+    def is_within(self, other: Held) -> bool:
+        """Not more of anything."""
+        return self.descriptors <= other.descriptors and self.threads <= other.threads
+
+    @classmethod
+    def now(cls) -> Held:
+        """At the moment."""
+        return cls(len(list(Path("/proc/self/fd").iterdir())), threading.active_count())
+
+
+@contextlib.contextmanager
+def nothing_leaks() -> Iterator[None]:
+    """What an agent took is given back when it ends: descriptors (rings, event channels, pipes) and threads."""
+    before = Held.now()
+    yield
+    given_back(before)
+    no_zombies()
+
+
+def given_back(before: Held) -> None:
+    """Soon there is no more than there was."""
+    until(lambda: Held.now().is_within(before), f"all but {before} is given back", 30, lambda: str(Held.now()))
 
 
 def no_zombies() -> None:
@@ -125,21 +166,38 @@ def talk(guest_dir: Path, guest_type: str) -> None:
         hello = third.hub.hello(GOOD)
         assert hello is not None
         assert hello.transport == "vchan", "the better one"
-        outcome = transfer_in_background(third)
-        time.sleep(0.5)
-        saved = Path("/root/channel.saved")
-        third.hypervisor.save(GOOD, saved)
-        print("the transfer ended with", outcome(), flush=True)
-        third.hypervisor.restore(saved, third.config(GOOD))
-        third.hypervisor.unpause(GOOD)
-        third.hub.look()
-        third.connected()
-        print("after resume", round(third.ping(1000), 3), flush=True)
-        until(lambda: resumed(third), "the clock was set after the resume", 60)
+        suspend_in_the_middle(third)
         third.hypervisor.destroy(GOOD)
         until(lambda: third.hub.hello(GOOD) is None, "the channel of a dead guest ends", 30)
-        saved.unlink()
     no_zombies()
+
+
+def suspend_in_the_middle(rig: Agent) -> None:
+    """A 10 MiB request is on its way when its guest is saved; after the restore all is as before."""
+    transport = rig.transport()
+    outcome = transfer_in_background(rig)
+    time.sleep(0.5)
+    saved = Path("/root/channel.saved")
+    rig.hypervisor.save(GOOD, saved)
+    print(transport, "the transfer ended with", outcome(), flush=True)
+    rig.hypervisor.restore(saved, rig.config(GOOD))
+    rig.hypervisor.unpause(GOOD)
+    rig.hub.look()
+    until(lambda: resumed(rig), "the shim came back after the resume")
+    rig.connected()
+    assert rig.transport() == transport
+    print(transport, "after resume", round(rig.ping(1000), 3), flush=True)
+    saved.unlink()
+
+
+def suspends(guest_dir: Path, guest_type: str) -> None:
+    """The guest is saved in the middle of a transfer, over both transports; nothing leaks."""
+    for transport in ("vchan", "xenstore"):
+        with nothing_leaks(), agent(guest_dir, guest_type, transport=transport) as rig:
+            rig.boot(GOOD)
+            rig.connected()
+            suspend_in_the_middle(rig)
+            rig.hypervisor.destroy(GOOD)
 
 
 def resumed(rig: Agent) -> bool:
@@ -179,8 +237,8 @@ def bad(guest_dir: Path, guest_type: str) -> None:
         rig.boot(GOOD)
         rig.connected()
         quiet = statistics.median(rig.ping() for _ in range(40))
-        rig.boot(BAD)
-        found = rig.hypervisor.find(BAD)
+        rig.boot(OTHER)
+        found = rig.hypervisor.find(OTHER)
         assert found is not None
         base = f"/local/domain/{found.domid}/data"
         until(lambda: store.read(f"{base}/ready") == b"1", "the bad guest is up")
@@ -196,11 +254,11 @@ def bad(guest_dir: Path, guest_type: str) -> None:
             print(f"{name}: {len(times)} pings beside it, median {median * 1000:.1f} ms", flush=True)
             assert rig.hub.hello(GOOD) is not None, f"the other guest lost its channel by {name}"
         expelled = [event.reason for event in rig.events if event.kind is GuestEventKind.EXPELLED]
-        assert all(event.vmid == BAD for event in rig.events if event.kind is GuestEventKind.EXPELLED)
+        assert all(event.vmid == OTHER for event in rig.events if event.kind is GuestEventKind.EXPELLED)
         assert len(expelled) >= 5, expelled
         after = statistics.median(rig.ping() for _ in range(40))
         print(f"afterwards {after * 1000:.1f} ms", flush=True)
-        for vmid in (GOOD, BAD):
+        for vmid in (GOOD, OTHER):
             rig.hypervisor.destroy(vmid)
     store.close()
     no_zombies()
@@ -209,7 +267,7 @@ def bad(guest_dir: Path, guest_type: str) -> None:
 def main() -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
     scenario, guest_dir, guest_type = sys.argv[1:]
-    {"talk": talk, "bad": bad}[scenario](Path(guest_dir), guest_type)
+    {"talk": talk, "suspends": suspends, "bad": bad}[scenario](Path(guest_dir), guest_type)
     print("as it must be")
     return 0
 

@@ -16,7 +16,7 @@ PLACE = "/root/channel"
 
 
 def lay_out(folder: Path, code: tuple[str, ...], shim: str, programs: Mapping[str, Path]) -> None:
-    """Fill ``folder``: the repository's ``code``, ``guest/kernel`` and ``guest/ramdisk``, and ``guest/bad-ramdisk``.
+    """Fill ``folder``: the repository's ``code``, ``guest/kernel`` and ``guest/ramdisk``, and ``guest/other-ramdisk``.
 
     In the last, ``shim`` is the script that runs instead of the shim, and ``programs`` are files below ``/root``.
     """
@@ -33,7 +33,7 @@ def lay_out(folder: Path, code: tuple[str, ...], shim: str, programs: Mapping[st
     other.file("usr/lib/virmo/shim", shim.encode(), executable=True)
     for name, source in programs.items():
         other.file(f"root/{name}", source.read_bytes())
-    (guest / "bad-ramdisk").write_bytes(ramdisk.read_bytes() + other.archive())
+    (guest / "other-ramdisk").write_bytes(ramdisk.read_bytes() + other.archive())
 
 
 def python(module: str, *arguments: str) -> list[str]:
