@@ -11,86 +11,13 @@ import json
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
 import pytest
-import yaml
 
-from image.guest import build_guest
-from image.story.nested_board import NestedBoard
-from image.story.server import Server
-from image.story.steps import DEV_ID, DEVICE, agent_yaml
-from tests.nested.conftest import eventually
-from tests.nested.guest_console import Console
+from image.story.steps import DEVICE
+from tests.nested.guest_site import VM, Site
 
 pytestmark = pytest.mark.nested
-
-MEDIA_TYPE = "application/vnd.virmo.bundle+tar"
-VM = "web"
-#: Seconds for an order on a busy machine under emulation.
-PATIENCE = 300.0
-
-
-class Site:
-    """A server, a board on nested Xen, and on it a running VM with somebody at its console."""
-
-    def __init__(self, folder: Path, guest_type: str, transport: str) -> None:
-        self.folder = folder
-        self.bundle = build_guest("x86_64", guest_type=guest_type)
-        self.board = NestedBoard(self.bundle, "x86_64", "credit2", lambda _line: None)
-        self.server = Server(folder / "server", self.board.server_host)
-        self.server.start()
-        url = self.board.notification_url
-        added = self.server.virmo("device", "add", DEVICE, "--dev-id", DEV_ID, "--notify-url", url, "--agent-config")
-        self._config: dict[str, Any] = yaml.safe_load(agent_yaml(added))
-        self._config["vm"] = {**self._config.get("vm", {}), "default_storage": 1 << 20, "shutdown_wait": 30}
-        self._config["fumo"] = {"health_timeout": 120}
-        self.use(transport)
-        deliver = ("image", "deliver", DEVICE, "--name", "sample", "--file", str(self.bundle))
-        assert self.order(*deliver, "--media-type", MEDIA_TYPE)["state"] == "done"
-        created = self.order("vm", "create", DEVICE, VM, "--image", "sample")
-        assert created["state"] == "done", created
-        self.vmid = UUID(self.server.virmo_json("vm", "list", DEVICE)[0]["vmid"])
-        self.console = Console(self.board.dom0, self.vmid)
-        self.greeted(transport)
-
-    def use(self, transport: str) -> None:
-        """(Re)start the agent with this kind of channel."""
-        self._config["guest"] = {"transport": transport}
-        self.board.start_agent(yaml.safe_dump(self._config), self.server.ca_file)
-
-    def greeted(self, transport: str) -> None:
-        """Wait until the guest's shim is connected over that channel."""
-
-        def is_connected() -> bool:
-            shown = self.board.dom0.run(["virmoctl", "guest", "info", str(self.vmid), "--json"], check=False)
-            return shown.rc == 0 and json.loads(shown.stdout).get("transport") == transport
-
-        eventually(is_connected, f"the shim is connected over {transport}")
-
-    def vm(self, verb: str, *words: str) -> dict[str, Any]:
-        """``virmo vm VERB board-1 web …``: how the order ended."""
-        return self.order("vm", verb, DEVICE, VM, *words)
-
-    def place(self, *words: str) -> int:
-        """Give an order and have the board come for it."""
-        placed = self.server.virmo_json(*words)
-        assert self.board.agent("session").rc == 0
-        return int(placed["id"])
-
-    def ended(self, order: int) -> dict[str, Any]:
-        shown: dict[str, Any] = self.server.virmo_json(
-            "order", "show", str(order), "--wait", "--timeout", str(PATIENCE)
-        )
-        return shown
-
-    def order(self, *words: str) -> dict[str, Any]:
-        return self.ended(self.place(*words))
-
-    def close(self) -> None:
-        self.server.close()
-        self.board.close()
 
 
 def component() -> bytes:
