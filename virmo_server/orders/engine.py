@@ -132,7 +132,12 @@ class OrderEngine:
         order.session_serial, order.answers = None, {}
         if order.step not in _doubt_steps(_procedure(order)):
             order.losses = 0
-        self._apply(session, order, serial, step.judge(situation, outcomes))
+        decision = step.judge(situation, outcomes)
+        on_alert = _procedure(order).on_alert
+        if isinstance(decision, Await) and on_alert is not None and "alert_status" in order.memory:
+            # What would be waited for has come already, between the commands and their answers.
+            decision = on_alert(situation, int(order.memory["alert_status"]))
+        self._apply(session, order, serial, decision)
 
     def alert(self, session: Session, device: Device, serial: str, alert: DeviceAlert) -> None:
         """A Generic Alert came: store it, and let the order that waited for it go on."""

@@ -90,8 +90,6 @@ def _after_replace(situation: Situation, outcome: Outcome) -> Decision:
 def _after_exec(situation: Situation, outcome: Outcome) -> Decision:
     if outcome.status != Status.ACCEPTED:
         return _finish(situation, outcome)
-    if "alert_status" in situation.memory:
-        return _on_alert(situation, int(situation.memory["alert_status"]))
     return Await("poll", {}, "accepted: the device will report the end", outcome.status)
 
 

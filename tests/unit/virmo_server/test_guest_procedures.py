@@ -157,7 +157,7 @@ def test_an_accepted_operation_ends_with_its_alert() -> None:
     order = Order("guest-lock", device)
     assert isinstance(order.run(), Await)
     assert isinstance(order.run(), Await)  # polled
-    assert order.alert(1402) == Fail("the device reports 1402 failed (full lock, or download)", 1402)
+    assert order.alert(1402) == Fail("the device reports 1402 failed (full lock, download, or enabling)", 1402)
     order.step = "poll"
     assert order.alert(1200) == Done("fully locked", 200)
 

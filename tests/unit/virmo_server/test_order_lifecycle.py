@@ -94,6 +94,24 @@ def test_raw_exec_is_never_sent_twice(fleet: Fleet) -> None:
     assert sum(line.endswith("/PowerOff") for line in fleet.board.log) == 1
 
 
+def test_raw_exec_whose_end_is_told_between_a_poll_and_its_answer(fleet: Fleet) -> None:
+    """The alert finds the order busy with its poll; it must not be waited for again (A-27)."""
+    fleet.deliver()
+    fleet.create()
+    fleet.session()
+    fleet.board.slow.add("PowerOff")
+    order_id = node_order(fleet, "node-exec", f"{fleet.board.vm_uris()[0]}/Operations/PowerOff")
+    fleet.session()
+    assert fleet.order(order_id).state is OrderState.ACCEPTED
+    serial = fleet.begin()
+    answers = [fleet.execute(item) for item in fleet.due(serial)]
+    fleet.board.finish_operations()
+    fleet.send_alerts(serial)
+    fleet.settle(serial, answers)
+    order = fleet.order(order_id)
+    assert (order.state, order.dm_status) == (OrderState.DONE, 200)
+
+
 @pytest.mark.parametrize(("code", "ends"), [(200, Done), (1200, Done), (1202, Done), (1405, Fail), (410, Fail)])
 def test_raw_exec_knows_the_result_codes_of_guests(code: int, ends: type[Done | Fail]) -> None:
     """SCOMO and LAWMO answer an Exec, or end it by an alert, with codes of their own: 1200 is success."""
