@@ -38,6 +38,8 @@ class PeripheralName:
             )
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,32}", self.name):
             raise ValueError(f"name: {self.name!r} must be 1 to 32 letters, digits, dots, dashes or underscores")
+        if _DEVICE.fullmatch(self.name) and self.name != self.device:
+            raise ValueError(f"name: {self.name!r} is what another device is called that has no name")
 
 
 def passed_device(key: str) -> Pci | Usb | Fixture | None:

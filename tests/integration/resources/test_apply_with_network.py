@@ -26,7 +26,7 @@ from dom0_agent.store.journal import Journal
 from dom0_agent.vm.config import VmConfig
 from dom0_agent.vm.engine import open_engine
 from dom0_agent.vm.hints import Hints
-from dom0_agent.vm.model import Allocation, Primitive, VmRecord
+from dom0_agent.vm.model import Allocation, Primitive, VmRecord, VmState
 from tests.contract.support import MIB, FakeImages, SimBackend, eventually
 from tests.integration.resources.shaping_testing import Lab
 from tests.integration.resources.sim_network import InNamespace, with_network
@@ -214,20 +214,28 @@ def test_a_tc_that_stops_half_way_changes_nothing(at: int, board: Board, vmids: 
 def test_a_guest_that_reboots_has_its_share_again(board: Board, vmids: list[UUID]) -> None:
     """Its interface has another name then; what was of the old one is gone."""
     resources = board.hypervisor.resources
-    before = resources.interfaces(vmids[0])
+    before = board.hypervisor.find(vmids[0])
+    assert before is not None
     board.backend.guest_ends(vmids[0], "reboot")
 
     def again() -> bool:
         domain = board.hypervisor.find(vmids[0])
-        if domain is None or domain.state is not DomainState.RUNNING:
-            return False
-        return resources.interfaces(vmids[0]) != before
+        return domain is not None and domain.state is DomainState.RUNNING and domain.domid != before.domid
 
     eventually(again, 20, "it boots again")
     assert board.engine.drain(20)
     rate = board.sharing.enforcer.rate(board.record(vmids[0]).allocation)
     assert board.lab.shaper.holds(vmids[0], resources.interfaces(vmids[0]), rate)
     assert len(board.lab.objects()[0]) == 4
+
+
+@pytest.mark.parametrize("how", ["poweroff", "crash"])
+def test_a_guest_that_ends_by_itself_leaves_nothing_on_dom0s_network(how: str, board: Board, vmids: list[UUID]) -> None:
+    """At once, and not only when somebody looks at everything."""
+    board.backend.guest_ends(vmids[0], how)
+    eventually(lambda: board.record(vmids[0]).state is VmState.POWERED_OFF, 20, "the agent follows")
+    assert board.engine.drain(20)
+    assert board.sharing.shaper.owned() == {vmids[1]}
 
 
 def test_a_look_removes_what_is_left_of_others_and_nothing_of_ours(board: Board, vmids: list[UUID]) -> None:

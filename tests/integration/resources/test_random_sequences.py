@@ -1,4 +1,5 @@
-"""Random sequences of Create, ApplyChanges, power, Delete and crashes of the agent, on the simulator with real tc.
+"""Random sequences of Create, ApplyChanges, power, DCMO, Delete, ends of guests and crashes of the agent, on the
+simulator with real tc.
 
 Whatever happens: no sum is larger than the device, the machine has what the VMs' records say, and nothing is left of a
 VM that does not run: no domain, no process, no tc object, no file (A-02, A-16, A-55, A-56, R-061). A crash is a SIGKILL
@@ -20,17 +21,20 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from dom0_agent.hypervisor.interface import DomainState
 from dom0_agent.hypervisor.sim.faults import Fault
 from dom0_agent.hypervisor.sim.ledger import HostSettings
 from dom0_agent.operation import OperationRefused
 from dom0_agent.resources.apply import ApplyChanges, Wish
 from dom0_agent.resources.config import NetworkConfig, ResourcesConfig
 from dom0_agent.resources.cpu import cpu_share
+from dom0_agent.resources.peripherals import Peripherals
 from dom0_agent.resources.sharing import open_sharing
 from dom0_agent.store.database import Database
 from dom0_agent.store.journal import Journal
 from dom0_agent.store.vms import VmTable
 from dom0_agent.vm.config import VmConfig
+from dom0_agent.vm.definition import Vm
 from dom0_agent.vm.engine import open_engine
 from dom0_agent.vm.model import Allocation, Primitive, VmState
 from tests.contract.support import MIB, FakeImages, SimBackend, eventually
@@ -127,6 +131,34 @@ class Sequences(RuleBasedStateMachine):
         if vmid is not None:
             self.do(vmid, primitive)
 
+    @rule(index=which, enabled=st.booleans())
+    def switch(self, index: int, enabled: bool) -> None:
+        """DCMO, of the data disk."""
+        vmid = self.vmid(index)
+        if vmid is not None:
+            self.do_switch(vmid, enabled)
+
+    @rule(index=which, how=st.sampled_from(["poweroff", "reboot", "crash"]))
+    def end_of_a_guest(self, index: int, how: str) -> None:
+        """A guest ends by itself, and the agent follows."""
+        vmid = self.vmid(index)
+        record = None if vmid is None else self.engine.get(vmid)
+        if vmid is None or record is None or record.state is not VmState.RUNNING:
+            return
+        before = self.hypervisor.find(vmid)
+        self.backend.guest_ends(vmid, how)
+
+        def followed() -> bool:
+            after, record = self.hypervisor.find(vmid), self.engine.get(vmid)
+            assert before is not None
+            assert record is not None
+            if record.state is not VmState.RUNNING:
+                return after is None
+            return after is not None and after.domid != before.domid and after.state is DomainState.RUNNING
+
+        eventually(followed, 20, f"the agent follows a {how}")
+        assert self.engine.drain(20)
+
     @rule()
     def restart(self) -> None:
         """The agent ends in order; another one begins."""
@@ -145,6 +177,13 @@ class Sequences(RuleBasedStateMachine):
         vmid = self.vmid(index)
         if vmid is not None:
             self.crash(lambda: self.do(vmid, primitive), kill)
+
+    @rule(index=which, enabled=st.booleans(), kill=st.tuples(st.integers(1, 3), st.sampled_from(["before", "after"])))
+    def crash_in_a_switch(self, index: int, enabled: bool, kill: tuple[int, str]) -> None:
+        """SIGKILL in DCMO: what may be there is durable before the machine follows."""
+        vmid = self.vmid(index)
+        if vmid is not None:
+            self.crash(lambda: self.do_switch(vmid, enabled), kill)
 
     @rule(wanted=allocations, kill=kills)
     def crash_in_a_create(self, wanted: Allocation, kill: tuple[int, str]) -> None:
@@ -186,7 +225,11 @@ class Sequences(RuleBasedStateMachine):
             )
             assert resources.scheduling(record.vmid) == share.scheduling
             assert resources.memory(record.vmid).target in (allocation.ram, self.saved_ram(record.vmid))
-            assert all(resources.disk_size(record.vmid, disk.device) == allocation.storage for disk in data)
+            attached, disabled = resources.attached(record.vmid), Vm.load(rows[record.vmid]).disabled
+            for disk in data:
+                assert (disk.device in attached) is (disk.device not in disabled)
+                if disk.device in attached:
+                    assert resources.disk_size(record.vmid, disk.device) == allocation.storage
             interfaces = resources.interfaces(record.vmid)
             assert self.sharing.shaper.holds(record.vmid, interfaces, self.sharing.enforcer.rate(allocation))
         assert Journal(self.database).unfinished() == ()
@@ -243,6 +286,14 @@ class Sequences(RuleBasedStateMachine):
             eventually(lambda: len(self.applied) > told, 5, "the end is told")
             self.apply.reported(self.applied[-1])
         return result.ok
+
+    def do_switch(self, vmid: UUID, enabled: bool) -> None:
+        """It may be refused: the VM may have no data disk."""
+        peripherals = Peripherals(VmTable(self.database), self.hypervisor, "", (), self.engine.holds)
+        try:
+            peripherals.switch(vmid, "xvdb", enabled=enabled)
+        except OperationRefused:
+            return
 
     def do(self, vmid: UUID, primitive: Primitive) -> None:
         """It may be refused, or fail."""

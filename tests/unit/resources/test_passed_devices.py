@@ -265,6 +265,7 @@ def test_what_a_person_attached_by_hand_is_taken_away_again(board: Board) -> Non
         lambda: PeripheralName("toaster", "x"),
         lambda: PeripheralName("vif0", "a/b"),
         lambda: PeripheralName("vif0", "a,b"),
+        lambda: PeripheralName("vif0", "xvdb"),
         lambda: ResourcesConfig(peripherals=(PeripheralName("vif0", "x"), PeripheralName("vif0", "y"))),
         lambda: ResourcesConfig(peripherals=(PeripheralName("vif0", "x"), PeripheralName("vif1", "x"))),
     ],
