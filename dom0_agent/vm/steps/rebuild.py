@@ -13,7 +13,7 @@ import uuid as uuids
 from dataclasses import replace
 from pathlib import Path
 
-from dom0_agent.hypervisor.interface import DomainState, DomainType
+from dom0_agent.hypervisor.interface import DomainState, DomainType, HypervisorError
 from dom0_agent.omadm.status import Status
 from dom0_agent.operation import OperationRefused
 from dom0_agent.store.vms import StoredDisk
@@ -31,6 +31,10 @@ DATA_ROLE = "data"
 FIRST_SYSTEM = frozenset({"kernel", "ramdisk"})
 #: Seconds between looks at a guest that is to come up.
 LOOK = 0.5
+#: The old system must come back, also while the machine is too busy for the toolstack: how often to try, and seconds
+#: between.
+START_ATTEMPTS = 3
+START_PAUSE = 5.0
 
 
 class MakeSystem(Step):
@@ -107,11 +111,27 @@ class EndOldSystem(Step):
         work.services.enforcer.ended(work.before.vmid)
 
     def undo(self, work: Work) -> None:
-        """Start the old system."""
-        services, before = work.services, work.before
-        if before.record.state is not VmState.RUNNING or services.hypervisor.find(before.vmid) is not None:
+        """Start the old system. What lets it fail may pass, so it is tried :data:`START_ATTEMPTS` times."""
+        if work.before.record.state is not VmState.RUNNING:
             return
-        services.hypervisor.create(services.enforcer.sized(before, before.domain_config(services.config.bridge)))
+        for left in reversed(range(START_ATTEMPTS)):
+            try:
+                self._start(work)
+            except HypervisorError as error:
+                if not left:
+                    raise
+                logger.warning("old_system_not_started vmid=%s left=%d error=%s", work.before.vmid, left, error)
+                time.sleep(START_PAUSE)
+            else:
+                return
+
+    def _start(self, work: Work) -> None:
+        services, before = work.services, work.before
+        domain = services.hypervisor.find(before.vmid)
+        if domain is None:
+            services.hypervisor.create(services.enforcer.sized(before, before.domain_config(services.config.bridge)))
+        elif domain.state is not DomainState.PAUSED:  # where we were cut off after create, it still is
+            return
         services.enforcer.started(before)
         services.hypervisor.unpause(before.vmid)
 

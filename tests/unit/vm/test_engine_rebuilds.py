@@ -10,9 +10,11 @@ from uuid import UUID
 
 import pytest
 
+from dom0_agent.hypervisor.sim.faults import Fault
 from dom0_agent.operation import OperationRefused, OperationResult
 from dom0_agent.vm.definition import Vm
 from dom0_agent.vm.model import Primitive, Rebuild, VmState
+from dom0_agent.vm.steps import rebuild as rebuild_steps
 from tests.contract.support import MIB, Rig, SimBackend, eventually
 
 MakeEngine = Callable[..., Rig]
@@ -40,6 +42,11 @@ def new_image(rig: Rig, cmdline: str = "console=hvc0") -> str:
         old, img_id="img-2", cmdline=cmdline, disks=(replace(old.disks[0], path=root),)
     )
     return "img-2"
+
+
+def domain_id(rig: Rig, vmid: UUID) -> int | None:
+    domain = rig.backend.hypervisor.find(vmid)
+    return None if domain is None else domain.domid
 
 
 def with_data(rig: Rig) -> tuple[UUID, str]:
@@ -107,6 +114,26 @@ def test_a_system_that_does_not_come_up_is_taken_back(make_engine: MakeEngine, b
     eventually(lambda: rig.beats(vmid)[0] != boot_id, 5, "the old system was started again")
     assert not list(before["xvda"].parent.glob("system-*"))
     rig.assert_nothing_open()
+
+
+def test_the_old_system_is_started_again_by_a_toolstack_that_fails_once(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-012: a machine too busy for one start must not leave the VM without any system."""
+    monkeypatch.setattr(rebuild_steps, "START_PAUSE", 0.1)
+    rig = make_engine(default_storage=MIB)
+    vmid, boot_id = with_data(rig)
+    assert isinstance(rig.backend, SimBackend)
+    before, old = disks(rig, vmid), domain_id(rig, vmid)
+    operation = rig.engine.rebuild(vmid, Rebuild.REPLACE_SYSTEM, new_image(rig, "sim.guest=mute"), health_timeout=2.0)
+    eventually(lambda: domain_id(rig, vmid) not in {None, old}, 10, "the new system was started")
+    rig.backend.faults.set(Fault("create", "fail", count=1))
+    result = operation.wait(60)
+    assert result is not None
+    assert result.status == 500
+    assert rig.state(vmid) is VmState.RUNNING
+    assert disks(rig, vmid) == before
+    eventually(lambda: rig.beats(vmid)[0] != boot_id, 5, "the old system was started again")
 
 
 def test_what_cannot_be_rebuilt_is_refused(make_engine: MakeEngine) -> None:
