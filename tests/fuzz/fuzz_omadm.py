@@ -11,15 +11,18 @@ with one line of JSON; exit status 1 and the input as a file when something was 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import pathlib
 import random
 import re
+import signal
 import sys
 import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
@@ -40,8 +43,13 @@ from tests.unit.omadm.messages import MESSAGES
 Mutate = Callable[[bytes, bytes], bytes]
 
 SLOWEST = 1.0  #: seconds for one input
+STUCK = 20.0  #: seconds after which an input is given up, whatever the machine does beside
 KEPT = 500  #: inputs with new outcomes that a target keeps
 KEPT_LENGTH = 20_000  #: octets of the longest that is kept: mutations make inputs longer, and long ones slow
+
+
+class Stuck(Exception):  # noqa: N818 - it is what an input is found to be
+    """Raised within a target that does not come to an end."""
 
 
 class Campaign:
@@ -194,6 +202,7 @@ class Campaign:
         name, octets, run = self.rng.choice(self.targets)()
         self.runs[name] += 1
         began = time.thread_time()
+        signal.setitimer(signal.ITIMER_REAL, STUCK)
         try:
             self._learn(name, octets, run(octets))
         except ProtocolError as error:
@@ -201,6 +210,8 @@ class Campaign:
             self._learn(name, octets, _NUMBERS.sub("#", str(error)))
         except Exception:  # noqa: BLE001 - whatever escapes is what we are looking for
             return name, octets, traceback.format_exc()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         took = time.thread_time() - began
         self.slowest = max(self.slowest, took)
         return None if took < SLOWEST else (name, octets, f"took {took:.2f} seconds")
@@ -248,12 +259,20 @@ def _conversation(codec: Codec) -> list[bytes]:
     return pair.bodies
 
 
+def _give_up(_number: int, _frame: FrameType | None) -> None:
+    raise Stuck(f"still at it after {STUCK:g} seconds")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=None, help="default: the time")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else time.time_ns() & 0xFFFFFFFF
+    print(f"seed {seed}", file=sys.stderr, flush=True)
+    signal.signal(signal.SIGALRM, _give_up)
+    # Code that is not Python's gets no signals: where it stands is told, and all ends.
+    faulthandler.dump_traceback_later(options.seconds + 3 * STUCK, exit=True)
     campaign = Campaign(seed)
     end = time.monotonic() + options.seconds
     found = None
