@@ -42,7 +42,7 @@ __all__ = ["CommandError", "Dom0", "Hardware", "Result", "open_dom0"]
 
 #: A cold boot under emulation takes 35-60 s alone, and longer on a machine that is busy with something else.
 BOOT_TIMEOUT = 600.0
-RESTORE_TIMEOUT = 120.0
+RESTORE_TIMEOUT = 240.0
 SAVE_TIMEOUT = 120.0
 SHUTDOWN_TIMEOUT = 120.0
 COPY_TIMEOUT = 300.0

@@ -42,11 +42,20 @@ class AgentBoard(NestedBoard):
     """Real Xen in QEMU with the agent, and the server on this machine that manages it."""
 
     def __init__(
-        self, bundle: Path, folder: Path, config: Mapping[str, Mapping[str, Any]], scheduler: str = "credit2"
+        self,
+        bundle: Path,
+        folder: Path,
+        config: Mapping[str, Mapping[str, Any]],
+        scheduler: str = "credit2",
+        *,
+        volatile_cache: bool = False,
     ) -> None:
-        """``config`` is laid over the agent's configuration, section by section."""
+        """``config`` is laid over the agent's configuration, section by section.
+
+        ``volatile_cache``: see ``open_dom0``.
+        """
         self._vmids: dict[str, str] = {}
-        super().__init__(bundle, "x86_64", scheduler, lambda _line: None)
+        super().__init__(bundle, "x86_64", scheduler, lambda _line: None, volatile_cache=volatile_cache)
         self.server = Server(folder / "server", self.server_host)
         self.server.start()
         url = self.notification_url
@@ -110,6 +119,15 @@ class AgentBoard(NestedBoard):
         """How many alerts came by now that told of a VM that went to a State by itself."""
         rows: list[dict[str, Any]] = self.server.virmo_json("device", "alerts", DEVICE)
         return sum((row["type"], row["data"]) == (STATE_CHANGED, str(state)) for row in rows)
+
+    # -- power --------------------------------------------------------------------------------------------------------
+
+    def reboot(self) -> None:
+        """Restart dom0 in order, and wait until the agent is there and the server knows where."""
+        self.dom0.reboot()
+        self.__dict__.pop("notification_url", None)  # another port of this machine leads to dom0 now
+        self.server.virmo("device", "set", DEVICE, "--notify-url", self.notification_url)
+        self.await_agent()
 
     # -- looks -------------------------------------------------------------------------------------------------------
 
