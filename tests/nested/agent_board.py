@@ -45,12 +45,13 @@ class AgentBoard(NestedBoard):
         self,
         bundle: Path,
         folder: Path,
-        config: Mapping[str, Mapping[str, Any]],
+        config: Mapping[str, Mapping[str, Any]] | None,
         scheduler: str = "credit2",
         *,
         volatile_cache: bool = False,
     ) -> None:
-        """``config`` is laid over the agent's configuration, section by section.
+        """``config`` is laid over the agent's configuration, section by section; without one the agent is not started,
+        nor the board registered.
 
         ``volatile_cache``: see ``open_dom0``.
         """
@@ -58,16 +59,18 @@ class AgentBoard(NestedBoard):
         super().__init__(bundle, "x86_64", scheduler, lambda _line: None, volatile_cache=volatile_cache)
         self.server = Server(folder / "server", self.server_host)
         self.server.start()
+        self.dom0.put(HERE / "dom0", PROGRAMS)
+        if config is not None:
+            self._register(config)
+            self.expect_cuts()
+
+    def _register(self, config: Mapping[str, Mapping[str, Any]]) -> None:
         url = self.notification_url
         snippet = self.server.virmo("device", "add", DEVICE, "--dev-id", DEV_ID, "--notify-url", url, "--agent-config")
         settings = yaml.safe_load(agent_yaml(snippet))
         for section, values in config.items():
             settings[section] = {**settings.get(section, {}), **values}
-        self.dom0.put(HERE / "dom0", PROGRAMS)
-        # What was laid over dom0's files must outlive a power cut.
-        self.dom0.run(["systemctl", "enable", "virmo-agent"])
         self.start_agent(yaml.safe_dump(settings), self.server.ca_file)
-        self.dom0.run(["sync"])
 
     @property
     def dom0(self) -> Dom0:
@@ -122,9 +125,40 @@ class AgentBoard(NestedBoard):
 
     # -- power --------------------------------------------------------------------------------------------------------
 
+    def expect_cuts(self) -> None:
+        """What was laid over dom0's files must outlive a power cut; the agent starts with dom0."""
+        self.dom0.run(["systemctl", "enable", "virmo-agent"])
+        self.dom0.run(["sync"])
+
+    def cut_power_during(self, kind: str, wanted: str, *order: str, delay: float = 0.0) -> None:
+        """Give an order, take the power away ``delay`` seconds after the agent is at that work, and boot again.
+
+        The work is seen in dom0 (``dom0/await_work.py``).
+        """
+        waiting = ["python3", f"{PROGRAMS}/await_work.py", kind, wanted, "240"]
+        with self.dom0.start(waiting) as process:
+            assert process.stdout is not None
+            try:
+                assert process.stdout.readline() == b"waiting\n"
+                self.place(*order)
+                assert process.stdout.readline() == b"reached\n", f"{wanted!r} was not seen during {' '.join(order)}"
+                time.sleep(delay)
+                self.dom0.power_cut()
+            finally:
+                process.kill()
+        self.boot()
+
+    def boot(self) -> None:
+        """Switch on again, and wait until the agent is there and the server knows where."""
+        self.dom0.boot()
+        self._found_again()
+
     def reboot(self) -> None:
-        """Restart dom0 in order, and wait until the agent is there and the server knows where."""
+        """Restart dom0 in order, and wait as after :meth:`boot`."""
         self.dom0.reboot()
+        self._found_again()
+
+    def _found_again(self) -> None:
         self.__dict__.pop("notification_url", None)  # another port of this machine leads to dom0 now
         self.server.virmo("device", "set", DEVICE, "--notify-url", self.notification_url)
         self.await_agent()
@@ -205,6 +239,7 @@ class AgentBoard(NestedBoard):
         found = [f"domain {name}" for name in facts["domains"] if name.removeprefix("virmo-") not in running]
         found += [f"files {path}" for path in facts["vms"] if Path(path).name not in made]
         found += [f"saved state {path}" for path in facts["saved"] if Path(path).parent.name not in suspended]
+        found += [f"VM without a node {vmid}" for vmid, row in vms.items() if not row["node"]]
         found += [f"trash {path}" for path in facts["trash"]]
         found += [f"download {path}" for path in facts["downloads"] if Path(path).name not in unfinished]
         found += [f"staging {path}" for path in facts["staging"]]

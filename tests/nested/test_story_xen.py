@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,39 +13,45 @@ from typing import Any
 import pytest
 
 from image.guest import build_guest
-from image.story.nested_board import NestedBoard
 from image.story.server import Server
-from image.story.steps import DEV_ID, DEVICE, Story, agent_yaml
+from image.story.steps import DEV_ID, DEVICE, IMAGE, Story, agent_yaml
+from tests.nested.agent_board import MEDIA_TYPE, AgentBoard
 
 pytestmark = pytest.mark.nested
 
-MEDIA_TYPE = "application/vnd.virmo.bundle+tar"
-
 
 @pytest.fixture
-def board() -> Iterator[NestedBoard]:
-    made = NestedBoard(build_guest("x86_64"), "x86_64", "credit2", lambda _line: None)
+def board(tmp_path: Path) -> Iterator[AgentBoard]:
+    made = AgentBoard(build_guest("x86_64"), tmp_path, None, volatile_cache=True)
     yield made
     made.close()
 
 
-@pytest.fixture
-def server(board: NestedBoard, tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path / "server", board.server_host)
-    made.start()
-    yield made
-    made.close()
+def test_every_step_agrees_and_a_power_cut_leaves_no_half(board: AgentBoard) -> None:
+    """R-100 to R-125, VirMO-C-001 to C-012, VirMO-S-001 on real Xen: DM status, State and `xl` agree at every step.
 
+    An image is delivered (R-085, R-086, R-088, R-091 to R-093, R-160), a VM is created from it as CreateParams
+    say (R-035, R-041, R-043, R-055, R-056), its NewConfig applied and found in CurrentConfig and in Xen's
+    scheduler (R-046 to R-049, R-053, R-060), and each primitive done with it (R-057, R-058).
 
-def test_every_step_agrees(board: NestedBoard, server: Server) -> None:
-    """R-100 to R-125, VirMO-C-001 to C-012, VirMO-S-001 on real Xen: DM status, State and `xl` agree at every step."""
-    rows = list(Story(server, board, lambda _step: None).tell())
+    At the end the power goes while a VM is being created (R-010 to R-012, R-023, A-56); all of that, during every kind
+    of operation, is ``test_power_cuts.py``.
+    """
+    rows = list(Story(board.server, board, lambda _step: None).tell())
     assert [(row.step, row.problems) for row in rows if row.problems] == []
     assert [row.status for row in rows] == ["-"] + ["200"] * 8
+    board.expect_cuts()
+    began = time.monotonic()
+    board.cut_power_during("vm", "building the domain", "vm", "create", DEVICE, "cut", "--image", IMAGE)
+    assert {row["state"] for row in board.vms().values()} <= {"NOT_CREATED", "RUNNING"}
+    assert board.images()[IMAGE]["state"] == "DOWNLOADED"
+    board.settled()
+    print(f"the power cut and what was looked at took {time.monotonic() - began:.0f} s")
 
 
-def test_a_guest_that_xl_cannot_build_leaves_nothing(board: NestedBoard, server: Server, tmp_path: Path) -> None:
+def test_a_guest_that_xl_cannot_build_leaves_nothing(board: AgentBoard, tmp_path: Path) -> None:
     """R-011, R-012: `xl create` fails on a kernel that is none; 500, no domain, no disk, and the agent works on."""
+    server = board.server
     bundle = tmp_path / "broken.tar"
     _bundle_without_kernel(bundle)
     url = board.notification_url
