@@ -44,6 +44,7 @@ class Site:
         self._config["vm"] = {**self._config.get("vm", {}), **usual}
         self._config["fumo"] = {"health_timeout": 120}
         self._config.update(sections)
+        self._at_domid = 0  # whose console we are at: nobody's
         self.use(transport)
         deliver = ("image", "deliver", DEVICE, "--name", "sample", "--file", str(self.bundle))
         assert self.order(*deliver, "--media-type", MEDIA_TYPE)["state"] == "done"
@@ -55,8 +56,11 @@ class Site:
         self.greeted(transport)
 
     def attach(self) -> None:
-        """Sit down at the console: of the domain that there is now."""
-        self.console = Console(self.board.dom0, self.vmid)
+        """Sit down at the console of the domain that there is now; two readers of one would share what it shows."""
+        domain = self.board.domain(self.vmid)
+        assert domain is not None, f"VM {self.vmid} has no domain"
+        if domain.domid != self._at_domid:
+            self.console, self._at_domid = Console(self.board.dom0, self.vmid), domain.domid
 
     def listed(self) -> dict[str, Any]:
         """What the server knows of the VM."""
@@ -65,6 +69,7 @@ class Site:
 
     def use(self, transport: str) -> None:
         """(Re)start the agent with this kind of channel."""
+        self.transport = transport
         self._config["guest"] = {"transport": transport}
         self.board.start_agent(yaml.safe_dump(self._config), self.server.ca_file)
 
@@ -107,12 +112,20 @@ class Site:
 
 @contextmanager
 def site(folder: Path, guest_type: str = "pv", transport: str = "vchan", **sections: dict[str, Any]) -> Iterator[Site]:
-    """A site for a test; what fails in it comes with the agent's log and the end of what the console showed."""
+    """A site for a test; what fails in it is explained."""
     made = Site(folder, guest_type, transport, **sections)
     try:
-        yield made
-    except AssertionError as error:
-        shown = made.console.text()[-2000:]
-        raise AssertionError(f"{error}\n-- agent\n{made.board.agent_log()}\n-- console\n{shown}") from error
+        with explained(made):
+            yield made
     finally:
         made.close()
+
+
+@contextmanager
+def explained(at: Site) -> Iterator[None]:
+    """What fails in it comes with the agent's log and the end of what the console showed."""
+    try:
+        yield
+    except AssertionError as error:
+        shown = at.console.text()[-2000:]
+        raise AssertionError(f"{error}\n-- agent\n{at.board.agent_log()}\n-- console\n{shown}") from error
