@@ -27,6 +27,8 @@ from image.sources import CODENAME, debian_sources, fetch_settings, keyrings, so
 PACKAGES = (
     "ca-certificates",
     "e2fsprogs",
+    # sfdisk, for boards: the state partition grows to the disk it is on.
+    "fdisk",
     "iproute2",
     "iputils-ping",
     "kmod",

@@ -48,9 +48,11 @@ PARTITIONS = (
 )
 ENVIRONMENT = "virmo/grubenv"
 _ENV_BYTES = 1024
-_ENABLED = (
+ENABLED = (
+    ("multi-user.target", "virmo-grow-state.service"),
     ("multi-user.target", "virmo-provision.service"),
     ("multi-user.target", "virmo-slot-good.service"),
+    ("timers.target", "virmo-trial.timer"),
 )
 #: Paths of the read-only root that lead to the state partition.
 _LINKS = {
@@ -154,7 +156,7 @@ def _make_slot(arch: Arch, base: Base, agent: Path, root: Path, version: str) ->
     unpack_tree(base.tree, root)
     settle(root, "")
     lay_over(_FILES, root)
-    enable(root, _ENABLED)
+    enable(root, ENABLED)
     shutil.copytree(agent, root, dirs_exist_ok=True)
     for path, target in _LINKS.items():
         link = root / path

@@ -104,6 +104,8 @@ class Machine:
     ) -> None:
         """Starts QEMU on `disk` as `boot` says; from the saved `state` if there is one. `folder`: for sockets."""
         self.log = log
+        #: where this start begins in the log; what earlier starts said is not this one's
+        self._log_start = log.stat().st_size if log.exists() else 0
         self._stderr = folder / "qemu.err"
         control = folder / "qmp"
         control.unlink(missing_ok=True)
@@ -178,17 +180,22 @@ class Machine:
             self.qmp.close()
 
     def tail(self) -> str:
-        """The end of the serial log."""
-        if not self.log.exists():
-            return ""
-        text = self.log.read_bytes()[-64 * 1024 :].decode(errors="replace").replace("\r", "")
-        return "\n".join(f"    {line}" for line in text.splitlines()[-LOG_TAIL_LINES:])
+        """The end of the serial log, as far as it is of this start."""
+        return end_of_log(self.log, self._log_start)
 
     def failure(self, what: str) -> ImageError:
         """An error that shows what QEMU and the machine said last."""
         said = self._stderr.read_text(errors="replace").strip()
         detail = "\n".join(part for part in (said, f"The serial log ({self.log}) ends:", self.tail()) if part)
         return ImageError(what, detail=detail)
+
+
+def end_of_log(log: Path, start: int) -> str:
+    """The last lines that a serial log has from byte `start` on."""
+    if not log.exists():
+        return ""
+    text = log.read_bytes()[start:][-64 * 1024 :].decode(errors="replace").replace("\r", "")
+    return "\n".join(f"    {line}" for line in text.splitlines()[-LOG_TAIL_LINES:])
 
 
 def _free_port() -> int:

@@ -122,6 +122,9 @@ class Bootable(Protocol):
 class Dom0:
     """One machine, from its disk overlay to its end. `boot` or `restore` starts it; `close` always ends it."""
 
+    #: the cache's kind of entry for saved states
+    _STATES = "state"
+
     def __init__(
         self,
         image: Bootable,
@@ -328,7 +331,7 @@ class Dom0:
             finally:
                 self.power_cut()
 
-        return self._cache.get_or_build(f"state-{arch.name}", inputs, build)
+        return self._cache.get_or_build(f"{self._STATES}-{arch.name}", inputs, build)
 
     def __enter__(self) -> Self:
         return self

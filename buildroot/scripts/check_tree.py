@@ -23,6 +23,8 @@ from buildroot.scripts.dotconfig import DotconfigError, granted, lost, read, wan
 TREE = Path(__file__).resolve().parent.parent
 TOOL_DEADLINE = 600.0  #: seconds; reading all of Buildroot's packages takes 10-20 on a slow machine
 OURS = ("python-pyxs", "virmo-agent", "virmo-guest-shim", "virmo-xen-x86")
+#: Python packages that check-package imports or calls; it calls shellcheck, too
+STYLE_NEEDS = ("python-magic", "flake8")
 PREFIX = "$(BR2_EXTERNAL_VIRMO_PATH)"  #: how Buildroot's configuration names this tree
 
 #: architecture option → the kernel's name of it, and the cross compiler that its Kconfig asks for features
@@ -202,13 +204,24 @@ CHECKS: dict[str, Callable[[Subject], Iterator[str]]] = {
 }
 
 
-def check_style(buildroot: Path) -> Iterator[str]:
+def style_path(output: Path) -> str:
+    """A PATH whose Python has what Buildroot's check-package imports; installed below the work folder when missing."""
+    path = os.environ.get("PATH", os.defpath)
+    programs = output / "style/bin"
+    if not (programs / "flake8").exists():
+        tool([sys.executable, "-m", "venv", programs.parent])
+        tool([programs / "pip", "install", "--quiet", "--disable-pip-version-check", *STYLE_NEEDS])
+    return f"{programs}:{path}"
+
+
+def check_style(buildroot: Path, output: Path) -> Iterator[str]:
     """Buildroot's own style checker over this tree."""
     files = sorted(path for folder in ("board", "configs", "package", "patches") for path in (TREE / folder).rglob("*"))
     files = [path for path in files if path.is_file()]
     files += [TREE / name for name in ("Config.in", "external.desc", "external.mk")]
     try:
-        tool([sys.executable, buildroot / "utils/check-package", "-b", *files])
+        env = {**os.environ, "PATH": style_path(output)}
+        tool(["python3", buildroot / "utils/check-package", "-b", *files], env=env)
     except CheckError as error:
         yield str(error)
     yield f"= {len(files)} files"
@@ -268,6 +281,6 @@ def main() -> int:
         checks = {title: check for title, check in CHECKS.items() if linux or check is not check_kernel}
         results += [report(title, check(subject)) for title, check in checks.items()]
     print("all files")
-    results.append(report("check-package", check_style(buildroot)))
+    results.append(report("check-package", check_style(buildroot, arguments.output.resolve())))
     print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
     return 0 if all(results) else 1

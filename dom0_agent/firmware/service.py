@@ -31,6 +31,14 @@ _POLL = 2.0
 _NOT_ALLOWED = 405
 
 
+#: What may go wrong with a board's own parts; each ends the update, and is told.
+_FAULTS = (SlotError, OperationRefused, OSError)
+
+
+class RestartFailed(Exception):  # noqa: N818 - it names what is the matter
+    """dom0 could not be asked to restart; the message says why."""
+
+
 class FirmwareService:
     """One update at a time. ``subscribe``, then ``start``; ``close`` at the end."""
 
@@ -45,7 +53,7 @@ class FirmwareService:
         restart: Callable[[], None],
         verdict: float = VERDICT,
     ) -> None:
-        """``file`` is the record's; ``restart`` begins a restart of dom0 and returns."""
+        """``file`` is the record's; ``restart`` begins a restart of dom0 and returns, or raises RestartFailed."""
         self._images = images
         self._slots = slots
         self._file = file
@@ -132,7 +140,10 @@ class FirmwareService:
             if self._closing.is_set():
                 return
         if result.ok:
-            result = self._look(record.img_id)
+            try:
+                result = self._look(record.img_id)
+            except (OperationRefused, OSError) as error:
+                result = OperationResult(510, f"the package cannot be read: {error}")
         if not result.ok:
             self._end(Stage.DOWNLOAD_FAILED, result)
         elif record.action == "Download":
@@ -161,11 +172,11 @@ class FirmwareService:
             self._slots.write(slot, system, self._note_progress)
             self._set(replace(self._record, stage=Stage.ARMED, boot_id=self._boot_id))
             self._slots.arm(slot, self._tries)
-        except (SlotError, OperationRefused) as error:
+        except _FAULTS as error:
             self._end(Stage.FAILED, OperationResult(500, str(error)))
             return
         log.info("event=firmware_written slot=%s", slot)
-        self._restart()
+        self._leave()
 
     def _judge(self) -> None:
         """After the restart: the new system is judged by the health check, or the old one is back."""
@@ -176,7 +187,7 @@ class FirmwareService:
                 # the agent ended between the last two steps of _write, or was restarted before dom0 was
                 if trial is None:
                     self._slots.arm(record.slot, self._tries)
-                self._restart()
+                self._leave()
                 return
             if self._slots.running() != record.slot:
                 if trial is None and record.boot_id and self._slots.good() != record.slot:
@@ -190,11 +201,23 @@ class FirmwareService:
                 return
             if not self._await_verdict(record.slot):
                 return
-        except SlotError as error:
+        except _FAULTS as error:
             self._end(Stage.FAILED, OperationResult(500, str(error)))
             return
         self._forget_package()
         self._end(Stage.UPDATED, OperationResult(200))
+
+    def _leave(self) -> None:
+        """Into the new system. If the restart cannot even begin, nothing is left that a later one would start."""
+        try:
+            self._restart()
+        except RestartFailed as error:
+            reason = f"dom0 does not restart: {error}"
+            try:
+                self._slots.disarm()
+            except SlotError as second:
+                reason = f"{reason}; and {second}"
+            self._end(Stage.FAILED, OperationResult(500, reason))
 
     def _await_verdict(self, slot: str) -> bool:
         """Whether the health check has made this slot the good one. If it does not, it restarts the board itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,8 +10,8 @@ from pathlib import Path
 
 from dom0_agent.config import AgentConfig
 from dom0_agent.firmware.record import UpdateRecord
-from dom0_agent.firmware.service import FirmwareService
-from dom0_agent.firmware.slots import GrubSlots
+from dom0_agent.firmware.service import FirmwareService, RestartFailed
+from dom0_agent.firmware.slots import GrubSlots, Slots
 from dom0_agent.images.service import LocalImageService
 from dom0_agent.mo.fumo import DeviceFumo, alert_of
 from dom0_agent.omadm.tree import ManagementTree
@@ -18,6 +19,8 @@ from dom0_agent.operation import OperationResult
 from dom0_agent.store.database import Database
 from dom0_agent.store.images import ImageTable
 from dom0_agent.store.outbox import Outbox
+
+log = logging.getLogger(__name__)
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _RESTART_DEADLINE = 60.0
@@ -34,9 +37,16 @@ class NoFirmware:
 
 
 class Firmware(NoFirmware):
-    """The service and what it keeps open. ``wake`` makes the daemon look at the outbox."""
+    """The service and what it keeps open. ``wake`` makes the daemon look at the outbox, ``restart`` restarts dom0."""
 
-    def __init__(self, config: AgentConfig, environment: Path, outbox: Outbox, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        slots: Slots,
+        outbox: Outbox,
+        wake: Callable[[], None],
+        restart: Callable[[], None],
+    ) -> None:
         folder = config.state_dir / config.firmware.dir
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings = replace(
@@ -52,11 +62,11 @@ class Firmware(NoFirmware):
         self._images = LocalImageService(settings, ImageTable(self._database))
         self.service = FirmwareService(
             self._images,
-            GrubSlots(environment),
+            slots,
             folder / "update.json",
             tries=config.firmware.tries,
             boot_id=_BOOT_ID.read_text().strip(),
-            restart=restart_dom0,
+            restart=restart,
         )
         self.service.subscribe(self._tell)
 
@@ -92,11 +102,21 @@ def open_firmware(config: AgentConfig, tree: ManagementTree, outbox: Outbox, wak
     """Mounts ./FUMO where the configuration names slots."""
     if config.firmware.environment is None:
         return NoFirmware()
-    firmware = Firmware(config, config.firmware.environment, outbox, wake)
+    firmware = Firmware(config, GrubSlots(config.firmware.environment), outbox, wake, restart_dom0)
     tree.mount(DeviceFumo(firmware.service, tree.stored_value))
     return firmware
 
 
 def restart_dom0() -> None:
-    """Begins an orderly restart; VMs are saved or ended as at every restart of dom0."""
-    subprocess.run(["systemctl", "reboot", "--no-block"], check=True, timeout=_RESTART_DEADLINE)
+    """Begins an orderly restart; VMs are saved or ended as at every restart of dom0.
+
+    :raises RestartFailed: the init system does not take the request
+    """
+    argv = ["systemctl", "reboot", "--no-block"]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=_RESTART_DEADLINE, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RestartFailed(str(error)) from error
+    if done.returncode != 0:
+        raise RestartFailed(f"{' '.join(argv)}: {(done.stderr or done.stdout).strip()[-300:]}")
+    log.info("event=restarting_dom0")

@@ -37,6 +37,7 @@ _CODES = {
     415: fumo.MISMATCH,
     420: fumo.NO_MEMORY_DOWNLOAD,
     424: fumo.CORRUPTED,
+    510: fumo.CORRUPTED,
 }
 
 

@@ -136,13 +136,22 @@ class Story:
         self._before = self._spoken(lambda domain: (domain.beats or 0) >= 3)
         free = self._board.free_memory()
         order = self._order("vm", "suspend", DEVICE, VM)
+        kind = self._suspend_kind()
         if not self._board.can_save():
+            self._check(kind == "pause", f"VirMO/<x>/Ext/SuspendKind is {kind!r}, not pause")
             return self._paused(order)
+        self._check(kind == "save", f"VirMO/<x>/Ext/SuspendKind is {kind!r}, not save")
         freed = self._board.free_memory() - free
         wanted = int(self._before.memory * FREED) if self._before else 0
         self._check(freed >= wanted, f"only {freed} MiB of memory are free again, not {wanted}")
         status, state, hypervisor = self._conclude(order, 3, self._domain(), DOMAIN_GONE)
         return status, state, f"{hypervisor}, {freed} MiB freed"
+
+    def _suspend_kind(self) -> str:
+        """How the device says that it suspended the VM: with its memory saved, or only paused."""
+        vm = self._vm()
+        order = self._order("node", "get", DEVICE, f"{vm['uri']}/Ext/SuspendKind") if vm else {"message": ""}
+        return str(order["message"])
 
     def _paused(self, order: dict[str, Any]) -> tuple[str, str, str]:
         """Where nothing can be saved, the domain stays, with its memory, and does nothing."""

@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 
 from buildroot.scripts.dotconfig import read
+from dom0_agent.firmware import grubenv
 from dom0_agent.images.manifest import parse_manifest
+from image.board import layout
 
 REPOSITORY = Path(__file__).parents[3]
 TREE = REPOSITORY / "buildroot"
 BOARDS = TREE / "board/virmo"
+FILES = REPOSITORY / "image/files"
 PREFIX = "$(BR2_EXTERNAL_VIRMO_PATH)/"
 DEFCONFIGS = sorted((TREE / "configs").iterdir())
 DOM0S = [path for path in DEFCONFIGS if "_dom0_" in path.name]
@@ -40,6 +43,7 @@ DOM0_KERNEL = {
     "CONFIG_NET_CLS_U32": "y",
     "CONFIG_NET_CLS_MATCHALL": "y",
     "CONFIG_SQUASHFS": "y",
+    "CONFIG_XEN_WDT": "y",
     "CONFIG_OVERLAY_FS": "y",
     "CONFIG_EXT4_FS": "y",
 }
@@ -114,28 +118,46 @@ def test_dom0_runs_the_common_scripts_with_its_own_board(defconfig: Path) -> Non
     assert (board / "genimage.cfg").is_file()
 
 
+def boot_file(board: Path) -> Path:
+    """What tells the board's boot loader how to start Xen."""
+    (found,) = [file for name in ("grub-xen.cfg", "boot-vars.cmd") if (file := board / name).is_file()]
+    return found
+
+
+def partitions(board: Path) -> list[str]:
+    return re.findall(r"^\tpartition ([\w-]+)", (board / "genimage.cfg").read_text(), re.MULTILINE)
+
+
 @pytest.mark.parametrize("board", DISK_BOARDS, ids=lambda path: path.name)
 def test_kernel_finds_its_root_on_the_disk_that_genimage_makes(board: Path) -> None:
     layout = (board / "genimage.cfg").read_text()
-    (boot,) = [file for name in ("grub.cfg", "boot-vars.cmd") if (file := board / name).is_file()]
-    root = re.search(r"root=PARTUUID=([0-9a-f-]+)", boot.read_text())
-    assert root
+    roots = re.findall(r"root=(\S+)", boot_file(board).read_text())
     signature = re.search(r"disk-signature = 0x([0-9a-f]{8})", layout)
-    partitions = re.findall(r"^\tpartition (\w+)", layout, re.MULTILINE)
-    assert partitions == ["boot", "root", "state"], "grow-state needs the state partition to be the last"
     if signature:
-        assert root[1] == f"{signature[1]}-{partitions.index('root') + 1:02x}"
+        assert roots == [f"PARTUUID={signature[1]}-{partitions(board).index('root') + 1:02x}"]
     else:
-        assert f"partition-uuid = {root[1]}" in layout
+        assert roots == ["PARTLABEL=virmo-root-$chosen"]
+        assert {"virmo-root-a", "virmo-root-b"} <= set(partitions(board))
+    assert partitions(board)[-1] in ("state", "virmo-state"), "grow-state needs the state partition to be the last"
     assert 'label = "virmo-state"' in layout
     assert 'label = "VIRMO-BOOT"' in layout
+
+
+def test_a_board_with_two_slots_is_laid_out_as_the_debian_image_s() -> None:
+    """Boot loader, agent and health check are the same; so must be what they look for."""
+    boards = [board for board in DISK_BOARDS if "virmo-root-a" in partitions(board)]
+    assert [board.name for board in boards] == ["pc-x86_64"]
+    assert [partitions(board) for board in boards] == [[name for name, *_rest in layout()]]
+    asked = options(TREE / "configs/virmo_pc_x86_64_dom0_defconfig")
+    modules = asked["BR2_TARGET_GRUB2_BUILTIN_MODULES_EFI"].split()
+    assert {"loadenv", "search_fs_file", "regexp", "squash4", "part_gpt", "fat", "reboot", "sleep"} <= set(modules)
+    assert "BR2_TARGET_ROOTFS_SQUASHFS4_ZSTD" not in asked, "GRUB reads a squashfs packed with gzip, not with zstd"
 
 
 @pytest.mark.parametrize("board", DISK_BOARDS, ids=lambda path: path.name)
 def test_dom0_s_memory_is_fixed(board: Path) -> None:
     """With autoballoon off, dom0 must not begin with all of the machine's memory."""
-    boot = "".join((board / name).read_text() for name in ("grub.cfg", "boot-vars.cmd") if (board / name).is_file())
-    memory = re.findall(r"dom0_mem=(\S+?)[\s\"]", boot)
+    memory = re.findall(r"dom0_mem=(\S+?)[\s\"]", boot_file(board).read_text())
     assert memory
     for value in memory:
         low, _, high = value.partition(",max:")
@@ -147,28 +169,36 @@ def test_dom0_s_memory_is_fixed(board: Path) -> None:
 def test_units_find_the_labels_that_genimage_sets() -> None:
     units = BOARDS / "common/rootfs-overlay/usr/lib/systemd/system"
     assert "What=/dev/disk/by-label/virmo-state\n" in (units / "var.mount.d/50-virmo-state.conf").read_text()
-    assert "/dev/disk/by-label/VIRMO-BOOT\n" in (units / "virmo-provision.service").read_text()
-    overlay = BOARDS / "common/rootfs-overlay"
-    for unit in units.glob("*.service"):
-        for program in re.findall(r"^ExecStart=(/usr/lib/virmo/\S+)", unit.read_text(), re.MULTILINE):
-            assert os.access(overlay / program.lstrip("/"), os.X_OK), f"{unit.name}: {program}"
+    assert "What=/dev/disk/by-label/VIRMO-BOOT\n" in (units / "boot.mount").read_text()
+
+
+def post_build(target: Path, board: str) -> None:
+    images = target.parent / "images"
+    images.mkdir(exist_ok=True)
+    for name in ("xen", "bzImage"):
+        (images / name).write_text(name)
+    env = {**os.environ, "BINARIES_DIR": str(images)}
+    subprocess.run([BOARDS / "common/post-build.sh", target, BOARDS / board], check=True, timeout=30, env=env)
 
 
 def test_post_build_shares_the_debian_image_s_settings(tmp_path: Path) -> None:
-    (tmp_path / "etc/xen").mkdir(parents=True)
-    (tmp_path / "etc/xen/xl.conf").write_text("# what Xen's own package installs\n")
-    (tmp_path / "etc/dropbear").symlink_to("/var/run/dropbear")
+    target = tmp_path / "target"
+    (target / "etc/xen").mkdir(parents=True)
+    (target / "etc/xen/xl.conf").write_text("# what Xen's own package installs\n")
+    (target / "etc/dropbear").symlink_to("/var/run/dropbear")
     for _ in range(2):  # Buildroot runs it again at each "make"
-        script = BOARDS / "common/post-build.sh"
-        subprocess.run([script, tmp_path, BOARDS / "pc-x86_64"], check=True, timeout=30)
-    installed = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert len(installed) >= 7
+        post_build(target, "raspberrypi4")
+    installed = [path for path in target.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(installed) >= 15
     for path in installed:
-        same = REPOSITORY / "image/files/dom0" / path.relative_to(tmp_path)
-        assert path.read_bytes() == same.read_bytes()
+        inside = path.relative_to(target)
+        same = [FILES / kind / inside for kind in ("dom0", "board") if (FILES / kind / inside).exists()]
+        assert path.read_bytes() in [file.read_bytes() for file in same]
+        for program in re.findall(r"^ExecStart=(/usr/lib/virmo/\S+)", path.read_text(), re.MULTILINE):
+            assert os.access(target / program.lstrip("/"), os.X_OK), f"{inside}: {program}"
     tmpfiles = (BOARDS / "common/rootfs-overlay/usr/lib/tmpfiles.d/virmo.conf").read_text()
     links = {
-        path.relative_to(tmp_path).as_posix(): str(path.readlink()) for path in tmp_path.rglob("*") if path.is_symlink()
+        path.relative_to(target).as_posix(): str(path.readlink()) for path in target.rglob("*") if path.is_symlink()
     }
     assert links == {
         "etc/virmo-agent": "/var/lib/virmo-config",
@@ -177,6 +207,17 @@ def test_post_build_shares_the_debian_image_s_settings(tmp_path: Path) -> None:
     }
     for folder in links.values():
         assert f"\nd {folder} 0700 root root -\n" in tmpfiles
+
+
+def test_a_slot_has_xen_and_kernel_in_it(tmp_path: Path) -> None:
+    """They change, and go back, together with the rest of the system."""
+    target = tmp_path / "target"
+    target.mkdir()
+    post_build(target, "pc-x86_64")
+    loaded = re.findall(r"\$system/(\S+)", boot_file(BOARDS / "pc-x86_64").read_text())
+    assert loaded == ["xen", "bzImage"]
+    for name in loaded:
+        assert (target / "usr/lib/virmo/system" / name).read_text() == name
 
 
 def _fake_tool(path: Path, text: str) -> None:
@@ -205,10 +246,11 @@ def test_post_image_prepares_what_genimage_wants(board: Path, tmp_path: Path) ->
         assert int(re.findall(r"xen_addr (0x\w+)", script)[-1], 16) % (2 << 20) == 0
         dtb = re.findall(r"^setenv dtb (\S+)", script, re.MULTILINE)
         assert all(f'"{name}"' in layout for name in dtb)
-    if (board / "grub.cfg").exists():
-        assert (images / "efi-part/EFI/BOOT/grub.cfg").read_bytes() == (board / "grub.cfg").read_bytes()
-        for name in re.findall(r"^\t(?:multiboot2|module2) /(\S+)", (board / "grub.cfg").read_text(), re.MULTILINE):
-            assert f'"{name}"' in layout
+    if (board / "grub-xen.cfg").exists():
+        grub = (images / "efi-part/EFI/BOOT/grub.cfg").read_text()
+        common = (FILES / "board-grub.cfg").read_text()
+        assert grub == common.replace("@XEN@\n", (board / "grub-xen.cfg").read_text())
+        assert grubenv.read(images / "virmo/grubenv") == {"slot": "a", "try": "", "tries": "0"}
 
 
 @pytest.mark.parametrize(("arch", "kernel"), [("x86_64", "vmlinux"), ("arm64", "Image")])

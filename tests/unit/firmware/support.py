@@ -19,6 +19,7 @@ class FakeSlots:
     kept: str = "a"
     tried: Trial | None = None
     broken: str = ""
+    fault: OSError | None = None
     calls: list[str] = field(default_factory=list)
 
     def running(self) -> str:
@@ -34,6 +35,8 @@ class FakeSlots:
         self.calls.append(f"write {slot}")
         if self.broken:
             raise SlotError(self.broken)
+        if self.fault is not None:
+            raise self.fault
         progress(100)
 
     def arm(self, slot: str, tries: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dom0_agent.firmware.record import Stage, UpdateRecord, load, save
-from dom0_agent.firmware.service import FirmwareService
+from dom0_agent.firmware.service import FirmwareService, RestartFailed
 from dom0_agent.firmware.slots import Trial
 from dom0_agent.operation import OperationRefused, OperationResult, Origin
 from tests.unit.firmware.support import FakePackages, FakeSlots
@@ -26,6 +26,7 @@ class Board:
         self.slots = FakeSlots()
         self.packages = FakePackages(folder)
         self.restarts = 0
+        self.stuck = ""
         self.told: list[tuple[UpdateRecord, OperationResult]] = []
         self.boots = 0
         self.service = self.boot(cold=False)
@@ -47,6 +48,8 @@ class Board:
         return self.service
 
     def _restart(self) -> None:
+        if self.stuck:
+            raise RestartFailed(self.stuck)
         self.restarts += 1
 
     @property
@@ -138,6 +141,27 @@ def test_a_disk_that_cannot_be_written_leaves_the_old_system(board: Board) -> No
     assert board.stage is Stage.FAILED
     assert board.slots.calls == ["disarm", "write b"], "an incomplete slot is never armed"
     assert board.restarts == 0
+
+
+def test_a_restart_that_cannot_be_begun_is_told_and_the_old_system_stays(board: Board) -> None:
+    """Otherwise the update would stay "updating" for ever, and a power cut months later would begin it."""
+    board.stuck = "systemctl: Failed to connect to bus"
+    board.service.download(URL, ORIGIN, then_update=True)
+    eventually(lambda: len(board.told) == 1, "it is told")
+    assert (board.stage, board.slots.trial()) == (Stage.FAILED, None)
+    assert "Failed to connect" in board.told[0][1].message
+    board.stuck = ""
+    board.service.update(ORIGIN)
+    eventually(lambda: board.restarts == 1, "the package is still there, and can be tried again")
+
+
+def test_what_the_disk_refuses_is_told_whatever_it_is(board: Board) -> None:
+    """An update must end: a thread that died would leave it "updating" for ever."""
+    board.slots.fault = OSError(5, "Input/output error")
+    board.service.download(URL, ORIGIN, then_update=True)
+    eventually(lambda: len(board.told) == 1, "it is told")
+    assert board.stage is Stage.FAILED
+    assert "Input/output error" in board.told[0][1].message
 
 
 def test_one_update_at_a_time(board: Board) -> None:

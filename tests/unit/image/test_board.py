@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dom0_agent.firmware import grubenv
+from dom0_agent.firmware.health import DEADLINE
 from dom0_agent.firmware.slots import NAMES
 from image import board
 from image.arch import ARCHES, Arch
@@ -64,3 +65,32 @@ def test_a_system_larger_than_a_slot_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(board, "run_tool", lambda *_args, **_kwargs: (tmp_path / "out").write_bytes(b"x" * 4096))
     with pytest.raises(ImageError, match="a slot only"):
         board.pack_slot(tmp_path / "root", tmp_path / "out")
+
+
+def test_the_agent_may_write_the_boot_loaders_environment_and_nothing_else_there() -> None:
+    """ProtectSystem=full has /boot read-only. For the same path systemd takes the stricter word: name one below it."""
+    unit = (FILES / "board/etc/systemd/system/virmo-agent.service.d/board.conf").read_text().splitlines()
+    settings = dict(line.partition("=")[::2] for line in unit if "=" in line and not line.startswith("#"))
+    assert settings["ProtectSystem"] == "full"
+    assert settings["ReadWritePaths"] == f"-/boot/{Path(board.ENVIRONMENT).parent}"
+    assert Path("/boot", board.ENVIRONMENT).parent not in (Path("/boot"), Path("/efi"), Path("/etc"), Path("/usr"))
+
+
+def test_a_slot_that_nobody_judges_is_left() -> None:
+    """The judge itself may be broken: then a timer restarts the board, only on trial, and later than any verdict."""
+    timer = (FILES / "board/etc/systemd/system/virmo-trial.timer").read_text()
+    assert "ConditionKernelCommandLine=virmo.trial\n" in timer
+    assert 'set trial="virmo.trial"' in GRUB
+    after = re.search(r"^OnBootSec=(\d+)$", timer, re.MULTILINE)
+    assert after is not None
+    assert int(after[1]) > 2 * DEADLINE
+    assert "virmo-slot-good.service" in (FILES / "board/etc/systemd/system/virmo-trial.service").read_text()
+    assert "RemainAfterExit=yes" in (FILES / "board/etc/systemd/system/virmo-slot-good.service").read_text()
+
+
+def test_every_unit_of_a_board_is_started_by_something() -> None:
+    units = {path.name for path in (FILES / "board/etc/systemd/system").iterdir() if path.is_file()}
+    enabled = {unit for _target, unit in board.ENABLED}
+    others = {"virmo-ssh-hostkey.service": "ssh.service.d", "virmo-trial.service": "virmo-trial.timer"}
+    assert enabled <= units
+    assert units - enabled == set(others)

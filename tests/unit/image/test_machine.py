@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from image.arch import ARCHES, Arch
-from image.machine import Hardware, accelerator, board_args
+from image.machine import Hardware, accelerator, board_args, end_of_log
 
 X86 = ARCHES["x86_64"]
 EMULATED = replace(X86, kvm_flags=())
@@ -53,3 +53,14 @@ def test_no_kvm_without_the_processor_feature(tmp_path: Path) -> None:
     (tmp_path / "nested").write_text("Y")
     row = replace(X86, kvm_flags=("no-such-flag",), kvm_nested=(tmp_path / "nested",))
     assert accelerator(row, tmp_path / "nested") == "tcg"
+
+
+def test_the_last_words_of_an_earlier_start_are_not_this_ones(tmp_path: Path) -> None:
+    """A board that has come back from a panic lives, although the panic still stands in its serial log."""
+    log = tmp_path / "serial.log"
+    assert end_of_log(log, 0) == ""
+    log.write_text("Kernel panic - not syncing\n")
+    begin = log.stat().st_size
+    assert end_of_log(log, begin) == ""
+    log.write_text("Kernel panic - not syncing\r\nanother\r\n")
+    assert end_of_log(log, begin + 1).strip() == "another"

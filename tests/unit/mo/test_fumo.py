@@ -100,6 +100,7 @@ def test_what_the_device_says_cannot_be_set(device: Device, uri: str) -> None:
         (Stage.READY, 200, 200),
         (Stage.DOWNLOAD_FAILED, 403, 404),
         (Stage.DOWNLOAD_FAILED, 424, 402),
+        (Stage.DOWNLOAD_FAILED, 510, 402),
         (Stage.DOWNLOAD_FAILED, 415, 403),
         (Stage.DOWNLOAD_FAILED, 420, 501),
         (Stage.DOWNLOAD_FAILED, 500, 503),
