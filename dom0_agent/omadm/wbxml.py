@@ -138,6 +138,7 @@ class _Parser:
         self._at = 0
         self._strings = b""
         self._spent = 0
+        self._looks_metas_up = True
 
     def document(self) -> Node:
         page = self._prefix()
@@ -146,6 +147,7 @@ class _Parser:
 
     def part(self, tag: str) -> Node | None:
         """An element of code page 0 without its start token; ``None`` when it ends before the octets do."""
+        self._looks_metas_up = False  # or Metas within Metas would be read twice at each level: 2 to the power of depth
         node = self._content(Node(tag), 0)
         return node if self._at == len(self._body) else None
 
@@ -249,7 +251,7 @@ class _Parser:
                         node.append(Node(tag, body[at + 1 : end].decode()))
                         at = end + 2
                         continue
-                if token == _META_TOKEN and tags is _PAGES[0]:
+                if token == _META_TOKEN and tags is _PAGES[0] and self._looks_metas_up:
                     meta, end = _meta_at(body, at)
                     if meta is not None:
                         node.append(meta)

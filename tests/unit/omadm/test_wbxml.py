@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,11 @@ def test_a_known_meta_counts_as_elements() -> None:
     many = bytes.fromhex("02A4016A00 6D 6B") + bytes.fromhex("5A 0001 47 03787900 01 53 037A00 01 000001") * 60_000
     with pytest.raises(ProtocolError, match="elements"):
         parse_untrusted(many)
+
+
+def test_metas_within_metas_cost_no_more_than_other_elements() -> None:
+    """A hundred octets must not keep the server busy for minutes: each level was once read twice."""
+    nested = body("5A" * 40 + "4F 03 61 00 01 00 00 01" + "01" * 40)
+    began = time.thread_time()
+    assert CODEC.decode(nested).body  # Metas where none belongs are passed over
+    assert time.thread_time() - began < 1.0
