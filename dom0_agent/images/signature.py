@@ -40,20 +40,35 @@ def verify(untrusted_manifest: bytes, untrusted_signature: bytes, authority: Pat
 
     :raises NotTrusted: it is not; :raises ImageError: the check could not be made
     """
+    with tempfile.NamedTemporaryFile(prefix="virmo-manifest-") as manifest:
+        manifest.write(untrusted_manifest)
+        manifest.flush()
+        try:
+            verify_file(Path(manifest.name), untrusted_signature, authority)
+        except NotTrusted as error:
+            raise NotTrusted(
+                f"the image's signature is not good under {authority} (images.signature_ca_file): {error}"
+            ) from error
+
+
+def verify_file(
+    untrusted_content: Path, untrusted_signature: bytes, authority: Path, *, deadline: float = _DEADLINE
+) -> bytes:
+    """As :func:`verify`, of a whole file; the certificate that signed it, in PEM. ``deadline``: seconds.
+
+    :raises NotTrusted: with openssl's reasons alone; :raises ImageError: the check could not be made
+    """
     with tempfile.TemporaryDirectory(prefix="virmo-signature-") as folder:
-        manifest, signature = Path(folder, "manifest"), Path(folder, "signature")
-        manifest.write_bytes(untrusted_manifest)
+        signature, signer = Path(folder, "signature"), Path(folder, "signer")
         signature.write_bytes(untrusted_signature)
         command = ["openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", str(signature)]
-        command += ["-content", str(manifest), "-CAfile", str(authority), "-no-CApath", "-no-CAstore"]
-        command += ["-purpose", "any", "-out", "/dev/null"]
+        command += ["-content", str(untrusted_content), "-CAfile", str(authority), "-no-CApath", "-no-CAstore"]
+        command += ["-purpose", "any", "-signer", str(signer), "-out", "/dev/null"]
         try:
-            done = subprocess.run(
-                command, capture_output=True, timeout=_DEADLINE, check=False, stdin=subprocess.DEVNULL
-            )
+            done = subprocess.run(command, capture_output=True, timeout=deadline, check=False, stdin=subprocess.DEVNULL)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ImageError(f"the signature cannot be checked: {error}") from error
-    if done.returncode != 0:
-        untrusted_lines = done.stderr.decode("ascii", "replace").splitlines()
-        reason = "; ".join(line.strip() for line in untrusted_lines if line.strip())[-300:]
-        raise NotTrusted(f"the image's signature is not good under {authority} (images.signature_ca_file): {reason}")
+        if done.returncode != 0:
+            untrusted_lines = done.stderr.decode("ascii", "replace").splitlines()
+            raise NotTrusted("; ".join(line.strip() for line in untrusted_lines if line.strip())[-300:])
+        return signer.read_bytes()

@@ -30,7 +30,7 @@ from dom0_agent.images.manifest import (
     render_manifest,
 )
 from dom0_agent.images.mediatypes import Compression, Kind
-from dom0_agent.images.tar import TarReader, is_tar
+from dom0_agent.images.tar import Member, TarReader, is_tar
 
 KERNEL = "kernel"
 RAMDISK = "ramdisk"
@@ -118,12 +118,7 @@ def unpack_bundle(body: Path, compression: Compression, folder: Path, rules: Rul
     """
     with open_stream(body, compression) as stream:
         tar = TarReader(stream)
-        untrusted_manifest = _read_manifest(tar)
-        member = tar.next()
-        signature = None
-        if member is not None and member.untrusted_name == SIGNATURE_NAME:
-            signature = _read_small(tar, SIGNATURE_NAME, member.size, MAX_SIGNATURE)
-            member = tar.next()
+        untrusted_manifest, signature, member = read_head(tar)
         rules.check_signature(untrusted_manifest, signature)
         manifest = parse_manifest(untrusted_manifest)
         _check_fits(manifest, rules)
@@ -191,6 +186,18 @@ def _check_bzimage(kernel: Path, name: str) -> None:
             raise Unsupported(
                 f"{name}: the kernel of an hvm guest must be a bzImage (an ELF vmlinux is for pv and pvh)"
             )
+
+
+def read_head(tar: TarReader) -> tuple[bytes, bytes | None, Member | None]:
+    """A bundle's manifest, its signature if there is one, and the member that comes after them.
+
+    :raises ImageError: it is none
+    """
+    untrusted_manifest = _read_manifest(tar)
+    member = tar.next()
+    if member is None or member.untrusted_name != SIGNATURE_NAME:
+        return untrusted_manifest, None, member
+    return untrusted_manifest, _read_small(tar, SIGNATURE_NAME, member.size, MAX_SIGNATURE), tar.next()
 
 
 def _read_manifest(tar: TarReader) -> bytes:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from dom0_agent.images.manifest import MAX_MANIFEST
 from virmo_server.certificates import Pair, make_certificates, make_client_certificate
 from virmo_server.clock import utc_now
 from virmo_server.config import ConfigError, Signatures, load_config
 from virmo_server.database import Database
 from virmo_server.images.library import ImageLibrary, ImageSpec
-from virmo_server.images.signature import MAX_HEAD_BYTES, judge
+from virmo_server.images.signature import judge
 from virmo_server.migrate import migrate
 from virmo_server.model import SignatureState
 from virmo_server.problem import Problem
@@ -106,7 +107,7 @@ def test_a_manifest_that_was_changed_after_signing_is_refused(tmp_path: Path, si
         bundle(("disk", b"x"), ("vm.yaml", MANIFEST)),
         bundle(("vm.yaml", MANIFEST)),
         bundle(),
-        gzip.compress(bundle(("vm.yaml", bytes(MAX_HEAD_BYTES + 1)), ("vm.yaml.p7s", b"x"))),
+        gzip.compress(bundle(("vm.yaml", bytes(MAX_MANIFEST + 1)), ("vm.yaml.p7s", b"x"))),
         gzip.compress(b"x" * 1000)[:-20],
         b"\xfd7zXZ\x00 and no more",
         b"\x28\xb5\x2f\xfd and no more",
