@@ -78,6 +78,11 @@ class Vif:
     bridge: str
 
 
+#: How devices of the machine are written, as patterns: what is anything else goes into no configuration.
+PCI_ADDRESS = r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
+USB_PORT = r"[0-9]{1,3}-[0-9]{1,3}(\.[0-9]{1,3}){0,6}"
+
+
 @dataclass(frozen=True, slots=True)
 class Pci:
     """A PCI device of the machine that is passed through."""

@@ -12,7 +12,17 @@ import re
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
-from dom0_agent.hypervisor.interface import Disk, DomainConfig, DomainType, HypervisorError, Pci, Usb, Vif
+from dom0_agent.hypervisor.interface import (
+    PCI_ADDRESS,
+    USB_PORT,
+    Disk,
+    DomainConfig,
+    DomainType,
+    HypervisorError,
+    Pci,
+    Usb,
+    Vif,
+)
 
 MIB = 1 << 20
 
@@ -24,8 +34,8 @@ _DEVICE = re.compile(r"(xvd|hd|sd)[a-z][0-9]{0,2}")
 _FORMATS = frozenset({"raw", "qcow2"})
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _BRIDGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")  # IFNAMSIZ
-_PCI = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
-_USB = re.compile(r"[0-9]{1,3}-[0-9]{1,3}(\.[0-9]{1,3}){0,6}")
+_PCI = re.compile(PCI_ADDRESS)
+_USB = re.compile(USB_PORT)
 #: A screen that only dom0 itself can look at.
 _SCREEN = "vnc=1,vnclisten=127.0.0.1,vncunused=1"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

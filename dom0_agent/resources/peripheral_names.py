@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dom0_agent.config_schema import setting
-from dom0_agent.hypervisor.interface import Device, Fixture, Pci, Usb
+from dom0_agent.hypervisor.interface import PCI_ADDRESS, USB_PORT, Device, Fixture, Pci, Usb
 from dom0_agent.omadm.status import Status
 from dom0_agent.operation import OperationRefused
 
 #: The key of CreateParams that gives devices of the board to a VM: names, with commas between them.
 PARAMETER = "Devices"
-_DEVICE = re.compile(
-    r"vif\d{1,3}|xvd[a-z]|console|display|usb:\d{1,3}-\d{1,3}(\.\d{1,3}){0,6}"
-    r"|pci:[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]"
-)
+_DEVICE = re.compile(rf"vif[0-9]{{1,3}}|xvd[a-z]|console|display|usb:{USB_PORT}|pci:{PCI_ADDRESS}")
 
 
 @dataclass(frozen=True, slots=True)
