@@ -180,8 +180,7 @@ class Reconciler:
     def _act(self, slot: Slot, finding: Finding) -> None:
         services, vm = self._services, slot.vm
         if finding is Finding.LEFTOVER:
-            services.hypervisor.destroy(vm.vmid)
-            services.enforcer.ended(vm.vmid)
+            services.end_domain(vm.vmid)
         elif finding is Finding.RUNS:
             discard_saved(services.files.saved_state(vm.vmid))  # its disks have moved on
             now = vm.moved(VmState.RUNNING, error=f"VM {vm.vmid}: {finding.value}")
@@ -198,8 +197,7 @@ class Reconciler:
             # The guest has ended: State says so before the toolstack takes its seconds to remove what is left of it.
             # Whatever is asked of this VM meanwhile waits in its queue, and a crash in between leaves a LEFTOVER.
             self._change(slot, replace(now, restarts=()))
-            services.hypervisor.destroy(vm.vmid)
-            services.enforcer.ended(vm.vmid)
+            services.end_domain(vm.vmid)
             discard_saved(services.files.saved_state(vm.vmid))  # of a save that was given up, and ended the guest late
 
     def _wanted_again(self, vm: Vm, finding: Finding) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
+from uuid import UUID
 
 from dom0_agent.hypervisor.interface import Hypervisor
 from dom0_agent.images.model import ImageService
@@ -37,6 +38,11 @@ class Services:
     admission: Admission
     clock: Callable[[], float] = time.time
     others_pause: bool = False  #: the agent also pauses domains of VMs that stay Running (LAWMO's lock)
+
+    def end_domain(self, vmid: UUID) -> None:
+        """End a VM's domain now, and what is kept of its shares outside it; no error when there is none."""
+        self.hypervisor.destroy(vmid)
+        self.enforcer.ended(vmid)
 
 
 class Work:

@@ -107,8 +107,7 @@ class EndOldSystem(Step):
         """As PowerOff does; a VM that is PoweredOff has nothing to end."""
         if work.before.record.state is VmState.RUNNING:
             AskToShutDown().do(work)
-        work.services.hypervisor.destroy(work.before.vmid)
-        work.services.enforcer.ended(work.before.vmid)
+        work.services.end_domain(work.before.vmid)
 
     def undo(self, work: Work) -> None:
         """Start the old system. What lets it fail may pass, so it is tried :data:`START_ATTEMPTS` times."""
