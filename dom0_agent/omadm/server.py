@@ -130,7 +130,8 @@ class ServerSession:
 
         Raises :class:`ProtocolError` for what is no message of this session (HTTP 400).
         """
-        if self._last_exchange is not None and self.repeats(untrusted_body):
+        digest = _digest(untrusted_body)
+        if self._last_exchange is not None and self._last_exchange[0] == digest:
             _, answer, self.outgoing_hmac = self._last_exchange
             return answer
         if message is None:
@@ -149,7 +150,7 @@ class ServerSession:
             for outcome in self._outcomes.abandon():
                 application.outcome(outcome)
         self.outgoing_hmac = self._auth.hmac_for(body) if verdict is ClientVerdict.PROVED else None
-        self._last_exchange = (_digest(untrusted_body), body, self.outgoing_hmac)
+        self._last_exchange = (digest, body, self.outgoing_hmac)
         return body
 
     # ---- from a message to an event
