@@ -46,24 +46,30 @@ class GuestPort:
 
 
 class XlDevices:
-    """The raw calls. ``run`` runs a tool; ``exists`` says whether XenStore has a node with something below it."""
+    """The raw calls. ``run`` runs a tool; ``children`` and ``exists`` look at XenStore."""
 
-    def __init__(self, run: Callable[[Sequence[str], float, str], ToolResult], exists: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        run: Callable[[Sequence[str], float, str], ToolResult],
+        children: Callable[[str], Sequence[str]],
+        exists: Callable[[str], bool],
+    ) -> None:
         self._run = run
+        self._children = children
         self._exists = exists
 
     def attached(self, domain: DomainInfo) -> set[str]:
         """What of the machine the domain has. Only a domain that has some costs calls of ``xl``."""
-        own = f"/libxl/{domain.domid}/device"
+        kinds = self._children(f"/libxl/{domain.domid}/device")
         found = set()
-        if self._exists(f"{own}/pci"):
+        if "pci" in kinds:
             output = self._list("pci-list", domain)
             found |= {device_name(Pci(address)) for address in parse_pci_list(output)}
-        if self._exists(f"{own}/vusb"):
+        if "vusb" in kinds:
             ports = {numbers: port for port, numbers in usb_addresses().items()}
             taken = [(one.bus, one.device) for one in parse_usb_list(self._list("usb-list", domain))]
             found |= {device_name(Usb(ports[numbers])) for numbers in taken if numbers in ports}
-        if self._exists(f"{own}/vfb") or self._exists(f"/local/domain/{domain.domid}/console/vnc-port"):
+        if "vfb" in kinds or self._exists(f"/local/domain/{domain.domid}/console/vnc-port"):
             found.add("display")
         return found
 

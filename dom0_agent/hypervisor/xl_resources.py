@@ -60,7 +60,7 @@ class XlResources:
         self._run = run
         self._scheduler = scheduler
         self._direct = direct
-        self._devices = XlDevices(run, lambda path: bool(self._list(path)) or self._read(path) is not None)
+        self._devices = XlDevices(run, self._list, lambda path: self._read(path) is not None)
 
     # -- processors -------------------------------------------------------------------------------------------------
 
