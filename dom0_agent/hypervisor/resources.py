@@ -27,9 +27,8 @@ class Scheduling:
     """A domain's share of the processors, as the credit and credit2 schedulers take it."""
 
     weight: int  #: 1 to 65535, relative to the other domains that want to run
-    cap: (
-        int  #: percent of one physical CPU that it gets at most, up to 100 for each vCPU it was built with; 0: no limit
-    )
+    #: percent of one physical CPU that it gets at most, up to 100 for each vCPU it was built with; 0: no limit
+    cap: int
 
 
 @dataclass(frozen=True, slots=True)

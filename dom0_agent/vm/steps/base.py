@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 from uuid import UUID
 
-from dom0_agent.hypervisor.interface import Hypervisor
+from dom0_agent.hypervisor.interface import DomainConfig, Hypervisor
 from dom0_agent.images.model import ImageService
 from dom0_agent.resources.admission import Admission
 from dom0_agent.resources.enforcer import Enforcer
@@ -38,6 +38,10 @@ class Services:
     admission: Admission
     clock: Callable[[], float] = time.time
     others_pause: bool = False  #: the agent also pauses domains of VMs that stay Running (LAWMO's lock)
+
+    def domain_config(self, vm: Vm) -> DomainConfig:
+        """What to build its domain from, with the shares and devices that it has."""
+        return self.enforcer.sized(vm, vm.domain_config(self.config.bridge))
 
     def end_domain(self, vmid: UUID) -> None:
         """End a VM's domain now, and what is kept of its shares outside it; no error when there is none."""

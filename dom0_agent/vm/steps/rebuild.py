@@ -128,7 +128,7 @@ class EndOldSystem(Step):
         services, before = work.services, work.before
         domain = services.hypervisor.find(before.vmid)
         if domain is None:
-            services.hypervisor.create(services.enforcer.sized(before, before.domain_config(services.config.bridge)))
+            services.hypervisor.create(services.domain_config(before))
         elif domain.state is not DomainState.PAUSED:  # where we were cut off after create, it still is
             return
         services.enforcer.started(before)

@@ -28,7 +28,7 @@ class StartPaused(Step):
     def build(self, work: Work) -> None:
         """Build it anew."""
         services = work.services
-        config = services.enforcer.sized(work.vm, work.vm.domain_config(services.config.bridge))
+        config = services.domain_config(work.vm)
         services.hypervisor.create(config)
         work.vm = replace(work.vm, built_ram=config.max_memory, built_display=config.display)
 

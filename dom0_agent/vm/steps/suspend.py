@@ -67,7 +67,7 @@ class RestorePaused(StartPaused):
     def build(self, work: Work) -> None:
         """See :meth:`Hypervisor.restore`."""
         services = work.services
-        config = services.enforcer.sized(work.vm, work.vm.domain_config(services.config.bridge))
+        config = services.domain_config(work.vm)
         services.hypervisor.restore(services.files.saved_state(work.vm.vmid), config)
 
 
