@@ -20,6 +20,7 @@ CA_DAYS = 3650
 SERVER_DAYS = 825
 #: Boards are hard to reach: as long as the CA lives.
 CLIENT_DAYS = 3650
+SERVER_AUTH, CLIENT_AUTH = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
 #: Boards without a battery clock boot with an old time; certificates must be valid for them already.
 BACKDATE = timedelta(days=1)
 
@@ -58,13 +59,9 @@ def make_certificates(hosts: Sequence[str], *, now: datetime | None = None) -> C
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
     server = (
-        _builder(subject, ca_name, key.public_key(), start, SERVER_DAYS)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(ca=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        _leaf(_builder(subject, ca_name, key.public_key(), start, SERVER_DAYS), SERVER_AUTH, ca_public)
         .add_extension(x509.SubjectAlternativeName([_general_name(host) for host in hosts]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_public), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
     return Certificates(ca=_pair(ca, ca_key), server=_pair(server, key))
@@ -79,15 +76,8 @@ def make_client_certificate(ca: Pair, name: str, *, now: datetime | None = None)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     start = (now or datetime.now(UTC)) - BACKDATE
-    made = (
-        _builder(subject, authority.subject, key.public_key(), start, CLIENT_DAYS)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(ca=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
-    return _pair(made, key)
+    builder = _builder(subject, authority.subject, key.public_key(), start, CLIENT_DAYS)
+    return _pair(_leaf(builder, CLIENT_AUTH, ca_key.public_key()).sign(ca_key, hashes.SHA256()), key)
 
 
 def _builder(
@@ -101,6 +91,18 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
         .not_valid_after(start + timedelta(days=days))
+    )
+
+
+def _leaf(
+    builder: x509.CertificateBuilder, purpose: x509.ObjectIdentifier, ca: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
+    """What all certificates that are no CA have in common."""
+    return (
+        builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(ca=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca), critical=False)
     )
 
 
