@@ -34,16 +34,11 @@ _NEEDED = (
     "certificate_subject",
 )  # fmt: skip
 _SAVE = Prepared(update(Device).where(Device.id == bindparam("key")).values({name: bindparam(name) for name in _NOTED}))
-_BY_DEV_ID = Prepared(
-    select(*(getattr(Device, column) for column in (*_NEEDED, *_NOTED)))
-    .where(Device.dev_id == bindparam("dev_id"))
-    .with_for_update(key_share=True)
+_SELECT = select(*(getattr(Device, column) for column in (*_NEEDED, *_NOTED))).where(
+    Device.dev_id == bindparam("dev_id")
 )
-_BY_DEV_ID_IF_FREE = Prepared(
-    select(*(getattr(Device, column) for column in (*_NEEDED, *_NOTED)))
-    .where(Device.dev_id == bindparam("dev_id"))
-    .with_for_update(key_share=True, skip_locked=True)
-)
+_BY_DEV_ID = Prepared(_SELECT.with_for_update(key_share=True))
+_BY_DEV_ID_IF_FREE = Prepared(_SELECT.with_for_update(key_share=True, skip_locked=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,11 @@ class Question:
     message: c.Message
     subject: str | None = None  #: of the client certificate that was shown
 
+    @property
+    def source(self) -> str:
+        """Who sends it, as the message says."""
+        return self.message.header.source
+
 
 class Alone(Exception):  # noqa: N818 - it is what is to be done
     """This message needs a transaction of its own: somebody else works on its device, or nobody knows it."""
@@ -92,10 +97,10 @@ def converse(services: Services, questions: Sequence[Question]) -> list[Answer |
         answers: list[Answer | Refusal] = []
         writes: list[Write] = []
         for question in questions:
-            if question.message.header.source not in found:
+            if question.source not in found:
                 answers.append(Alone())
                 continue
-            exchange = _Exchange(services, session, question, found[question.message.header.source])
+            exchange = _Exchange(services, session, question, found[question.source])
             try:
                 answers.append(exchange.answer())
             except (ProtocolError, Busy) as error:
@@ -126,18 +131,18 @@ def _find(connection: Connection, questions: Sequence[Question]) -> dict[str, _F
     Who holds one device and waits for another would sooner or later wait for somebody who does it the other way round.
     """
     is_alone = len(questions) == 1
-    sources = [question.message.header.source for question in questions]
+    sources = [question.source for question in questions]
     devices = find_by_dev_ids(connection, sources, wait=is_alone)
     if not is_alone:
-        questions = [question for question in questions if question.message.header.source in devices]
+        questions = [question for question in questions if question.source in devices]
     ids = [device.id for device in devices.values()]
     keys = [_key(question.message.header) for question in questions]
     busy = with_open_orders(connection, ids)
     sessions = find_sessions(connection, keys)
     found = {}
     for question, stored in zip(questions, sessions, strict=True):
-        device = devices.get(question.message.header.source)
-        found[question.message.header.source] = _Found(device, stored, device is not None and device.id in busy)
+        device = devices.get(question.source)
+        found[question.source] = _Found(device, stored, device is not None and device.id in busy)
     return found
 
 
@@ -153,7 +158,7 @@ class _Exchange:
         self._session = session
         self._question = question
         self._found = found
-        self._access = DeviceAccess(services, found.device, question.message.header.source, question.address)
+        self._access = DeviceAccess(services, found.device, question.source, question.address)
         self.is_begun = False  #: whether the application may have changed something
         self.writes: list[Write] = []
 

@@ -74,7 +74,7 @@ class MessageQueue:
             later: list[_Waiting] = []
             while self._waiting and len(taken) < MAX_TOGETHER:
                 waiting = self._waiting.popleft()
-                if taken.setdefault(waiting.question.message.header.source, waiting) is not waiting:
+                if taken.setdefault(waiting.question.source, waiting) is not waiting:
                     later.append(waiting)
             self._waiting.extendleft(reversed(later))
             return list(taken.values())
