@@ -33,6 +33,14 @@ class ClientError(Exception):
         self.status = status
 
 
+def file_content(path: Path) -> bytes:
+    """What a small file holds that is to be sent; :class:`ClientError` when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ClientError(f"{path}: cannot be read: {error.strerror}") from error
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something changed on the server."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from virmo_server.cli.arguments import Nouns, command, device_argument, noun, order_options
-from virmo_server.cli.client import ClientError, segment
+from virmo_server.cli.client import ClientError, file_content, segment
 from virmo_server.cli.context import EXIT_OK, Context
 from virmo_server.cli.output import ago, size
 from virmo_server.cli.waiting import upload_progress
@@ -109,7 +109,7 @@ def uploaded(context: Context, path: Path, name: str) -> dict[str, Any]:
             return image
     query = {"name": name, "file_name": safe_name(path.name), "media_type": media_type, "sha256": digest}
     if signature is not None:
-        query["signature"] = base64.b64encode(signature.read_bytes()).decode()
+        query["signature"] = base64.b64encode(file_content(signature)).decode()
     with upload_progress(context.output, path.name, length) as progress:
         image = context.client.upload(path, length, query, progress)
     return image

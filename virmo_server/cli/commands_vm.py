@@ -7,7 +7,7 @@ from pathlib import Path
 
 from virmo_server.cli import commands_guest
 from virmo_server.cli.arguments import Nouns, command, device_argument, noun, order_options
-from virmo_server.cli.client import ClientError, segment
+from virmo_server.cli.client import ClientError, file_content, segment
 from virmo_server.cli.commands_resources import register_peripherals
 from virmo_server.cli.context import EXIT_OK, Context
 from virmo_server.cli.output import ago
@@ -76,10 +76,7 @@ def _create(context: Context) -> int:
 
 def _profile(path: Path) -> str:
     """A bootstrap profile as the API takes it."""
-    try:
-        profile = path.read_bytes()
-    except OSError as error:
-        raise ClientError(f"{path}: cannot be read: {error.strerror}") from error
+    profile = file_content(path)
     if not 0 < len(profile) <= PROFILE_CAP:
         raise ClientError(f"{path}: a bootstrap profile has 1 to {PROFILE_CAP} bytes, this has {len(profile)}")
     return base64.b64encode(profile).decode()

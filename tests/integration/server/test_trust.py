@@ -72,6 +72,9 @@ def test_a_detached_signature_is_passed_on(server: ServerProcess, tmp_path: Path
     file, signature = tmp_path / "disk.img", tmp_path / "disk.p7s"
     file.write_bytes(b"raw disk" * 1000)
     signature.write_bytes(signer.sign(file.read_bytes()))
+    missing = virmo("image", "upload", str(file), "--signature", str(tmp_path / "none.p7s"))
+    assert (missing.status, missing.err.count("\n")) == (3, 1)
+    assert "none.p7s: cannot be read: No such file" in missing.err
     assert virmo("image", "upload", str(file), "--signature", str(signature)).status == 0
     image = next(image for image in server.client.get("/images") if image["signature_url"] is not None)
     assert (image["signature"], image["signed_by"]) == ("unchecked", None)
