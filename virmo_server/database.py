@@ -8,6 +8,8 @@ lets writers work side by side: who changes what belongs to a device locks the d
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
@@ -24,6 +26,7 @@ from virmo_server.writers import WriterQueue
 
 #: A writer waits this long for the lock; transactions here last milliseconds, so this is an overloaded disk.
 LOCK_TIMEOUT_SECONDS = 30
+_RETRY_SECONDS = 0.02
 #: Connections to PostgreSQL that a process keeps; at its busiest it has twice as many.
 POOL = 20
 _WRITES = "virmo_writes"
@@ -132,9 +135,24 @@ def _prepare_sqlite(dbapi_connection: DBAPIConnection, _entry: ConnectionPoolEnt
     """Write-ahead log: readers never wait for a writer. We issue BEGIN ourselves, so the driver must not."""
     dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+    _use_write_ahead_log(cursor)
+    for pragma in ("synchronous = NORMAL", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _use_write_ahead_log(cursor: DBAPICursor) -> None:
+    """Only the first connection to a new file changes anything. While another one begins to write there SQLite refuses
+    that at once, whatever the time-out."""
+    end = time.monotonic() + LOCK_TIMEOUT_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+        time.sleep(_RETRY_SECONDS)
 
 
 def _begin_sqlite(connection: Connection) -> None:

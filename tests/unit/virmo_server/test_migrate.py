@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import text
 
 from virmo_server import model, model_running
 from virmo_server.database import Base, Database, DatabaseError
@@ -56,6 +58,23 @@ def test_a_database_of_a_newer_server_is_refused(url: str) -> None:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(DatabaseError, match="version 9999, which this server does not know"):
         migrate(database)
+    database.close()
+
+
+def test_a_process_that_starts_beside_the_first_writer_waits(tmp_path: Path) -> None:
+    """SQLite refuses to change to the write-ahead log at once, without its time-out, while somebody begins to write."""
+    file = tmp_path / "virmo.db"
+    first = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    first.execute("CREATE TABLE t (x)")
+    first.execute("BEGIN IMMEDIATE")
+    first.execute("SELECT * FROM t").fetchall()
+    timer = threading.Timer(0.3, lambda: first.execute("COMMIT"))
+    timer.start()
+    database = Database(f"sqlite:///{file}")
+    with database.read() as session:
+        assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+    timer.join()
+    first.close()
     database.close()
 
 
