@@ -86,7 +86,8 @@ class VirMO:
         return None
 
     def prepare(self, change: Change) -> Undo | None:
-        """A new ``<x>`` gets a VM entry; ``<x>`` goes only in NotCreated (A-07); DMTree is filled after it (A-40)."""
+        """A new ``<x>`` gets a VM entry; ``<x>`` goes only in NotCreated (A-07), and not while a Create runs, or after
+        a crash is finished: nobody could manage its VM. DMTree is filled after it (A-40)."""
         if change.command is Command.ADD and change.path[2:3] == (DMTREE,) and change.path[3:]:
             self._refuse_before_creation(change)
         if len(change.path) != DEPTH or change.path[1] in (OPERATIONS, DEVICE_RESOURCES):
@@ -102,6 +103,10 @@ class VirMO:
                 Status.NOT_ALLOWED,
                 f"./VirMO/{name} is {record.state.name}: delete the VM with Exec ./VirMO/{name}/Operations/Delete",
             )
+        try:
+            self._vms.require_idle(record.vmid)
+        except OperationRefused as refusal:
+            raise DMError(refusal.status, f"./VirMO/{name}: {refusal}") from refusal
         return self._entries.delete(name, record.vmid)
 
     def committed(self, changes: Sequence[Change]) -> None:

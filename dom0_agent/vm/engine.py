@@ -97,6 +97,14 @@ class VmEngine:
             del self._slots[vmid]
         self._vms.delete(vmid)
 
+    def require_idle(self, vmid: UUID) -> None:
+        """See ``VmService``."""
+        with self._lock:
+            slot = self._slots.get(vmid)
+            if slot is not None and slot.requests:
+                running = slot.requests[0].action
+                raise OperationRefused(Status.RETRY_LATER, f"VM {vmid}: {running} is running; try again later")
+
     def get(self, vmid: UUID) -> VmRecord | None:
         """The record, or ``None``."""
         with self._lock:

@@ -97,6 +97,9 @@ class VmService(Protocol):
     def forget(self, vmid: UUID) -> None:
         """Drop an entry in NotCreated; :class:`OperationRefused` 405 in the other states (A-07)."""
 
+    def require_idle(self, vmid: UUID) -> None:
+        """:class:`OperationRefused` 417 when an operation runs on it or waits to."""
+
     def get(self, vmid: UUID) -> VmRecord | None:
         """The record, or ``None``."""
 

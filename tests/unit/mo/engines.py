@@ -28,6 +28,7 @@ class MemoryVms:
     def __init__(self) -> None:
         self.records: dict[UUID, VmRecord] = {}
         self.result: OperationResult | None = OperationResult(200)
+        self.busy: set[UUID] = set()
         self.rebuilt: list[tuple[Rebuild, str, float]] = []
         self.submitted: list[tuple[Primitive, str | None, Mapping[str, str] | None, Origin | None]] = []
 
@@ -39,6 +40,10 @@ class MemoryVms:
     def forget(self, vmid: UUID) -> None:
         assert self.records[vmid].state is VmState.NOT_CREATED
         del self.records[vmid]
+
+    def require_idle(self, vmid: UUID) -> None:
+        if vmid in self.busy:
+            raise OperationRefused(417, f"an operation runs on {vmid}")
 
     def get(self, vmid: UUID) -> VmRecord | None:
         return self.records.get(vmid)
@@ -60,7 +65,9 @@ class MemoryVms:
             raise OperationRefused(405, f"{primitive.value} in {self.records[vmid].state.name}")
         self.submitted.append((primitive, img_id, vendor, origin))
         handle = OperationHandle(origin)
-        if self.result is not None:
+        if self.result is None:
+            self.busy.add(vmid)
+        else:
             handle.finish(self.result)
             if self.result.ok and target is VmState.DELETED:
                 del self.records[vmid]

@@ -205,6 +205,17 @@ def test_a_long_operation_is_answered_202_and_carries_its_origin(device: Device)
     assert device.vms.submitted[-1][3] == Origin(SERVER, "./VirMO/a/Operations/Suspend", "c1")
 
 
+def test_dm_delete_leaves_an_entry_whose_vm_is_being_created(device: Device) -> None:
+    """A-07, R-012: Create would end with a VM that no node stands for, and no server could manage."""
+    device.add("./VirMO/a")
+    device.replace("./VirMO/a/CreateParams", "ImgID=i1")
+    device.vms.result = None
+    assert device.execute("./VirMO/a/Operations/Create") == 202
+    assert status_of(device.tree.delete, SERVER, "./VirMO/a") == 417
+    assert device.get("./VirMO/a/State") == "0"
+    assert len(device.vms.records) == 1
+
+
 def test_dm_delete_removes_only_entries_that_were_never_created(device: Device) -> None:
     """A-07."""
     device.add("./VirMO/a")

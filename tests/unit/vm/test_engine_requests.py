@@ -101,9 +101,11 @@ def test_the_running_step_is_told_and_state_stays_as_before(make_engine: MakeEng
     assert rig.state(vmid) is VmState.NOT_CREATED
     assert refusal(lambda: rig.engine.submit(vmid, Primitive.CREATE, img_id="img-1")) == 417
     assert refusal(lambda: rig.engine.forget(vmid)) == 405
+    assert refusal(lambda: rig.engine.require_idle(vmid)) == 417
     assert handle.wait(20) is not None
     assert (rig.record(vmid).running_step, rig.record(vmid).progress) == (None, None)
     assert rig.state(vmid) is VmState.RUNNING
+    rig.engine.require_idle(vmid)
 
 
 def test_progress_within_a_step_is_what_is_written(make_engine: MakeEngine) -> None:
