@@ -249,6 +249,8 @@ def test_resources_are_shared_out_by_sliders(stage: Stage, page: Page) -> None:
     stage.wait_for(lambda: stage.server.virmo_json("device", "show", DEVICE)["open_orders"] == 0)
     assert shares(stage, "left")["CPU"] == 30
     assert shares(stage, "right") == {**shares(stage, "right"), "CPU": moved, "RAM": 48 << 20}
+    # While the order ran the page showed what the VMs had until then. Once something is moved it is refreshed no more.
+    expect(page.get_by_label("CPU of right in %")).to_have_value(str(moved))
     page.get_by_label("CPU of left in %").fill("99")
     expect(page.locator('[data-sum="cpu"] output')).to_contain_text("too much")
     page.get_by_role("button", name="Apply changes").click()

@@ -60,7 +60,7 @@
   });
   document.body.addEventListener("htmx:afterRequest", (event) => {
     if (event.detail.elt.id !== "shares-form" || !event.detail.successful) return;
-    // What is on its way is what the page shows until the device has shown it.
+    // What was moved is on its way: not to be applied a second time. The next refresh shows what the device has.
     for (const number of document.querySelectorAll("#shares input[data-field]")) {
       number.defaultValue = number.value;
       number.closest("td").querySelector('[name^="was."]').value = number.value;
