@@ -1,22 +1,42 @@
 """Statements that run for every DM message: compiled once, then given to the driver directly.
 
 SQLAlchemy's way through a statement costs many times what SQLite needs to run it. Here its statements are still
-written, and its column types convert, but each execution is one call of the driver. For statements of fixed shape
-without ORM entities only; what the ORM holds unflushed is not seen by them.
+written, and its column types convert, but each execution is one call of the driver. PostgreSQL is asked once for what
+several messages need: its driver and the server's own work on a statement cost more than its rows. For statements of
+fixed shape without ORM entities only; what the ORM holds unflushed is not seen by them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Delete, Dialect, Insert, Select, Update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Delete,
+    Dialect,
+    Insert,
+    Select,
+    String,
+    TableValuedAlias,
+    Update,
+    bindparam,
+    cast,
+    func,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql import visitors
 
 Statement = Select[*tuple[Any, ...]] | Insert | Update | Delete
 Convert = Callable[[Any], Any]
+Row = Mapping[str, Any]
+#: The rows of parameters in a statement for many, and the column that numbers them, from 1.
+_GIVEN, _NUMBER = "given", "row_number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,92 +45,161 @@ class _Compiled:
 
     text: str
     names: tuple[str, ...] | None  #: order of positional parameters; ``None``: by name
-    fixed: Mapping[str, Any]  #: parameters that have their values already
-    binds: tuple[tuple[str, Convert], ...]
+    fixed: Row  #: parameters that have their values already
+    given: tuple[str, ...]  #: those that have not
+    binds: Mapping[str, Convert]
     results: tuple[Convert | None, ...]
 
-    def parameters(self, given: Mapping[str, Any]) -> Sequence[Any] | Mapping[str, Any]:
-        values = {**self.fixed, **given}
-        for name, convert in self.binds:
+    def parameters(self, row: Row) -> Sequence[Any] | Row:
+        values = {**self.fixed, **row}
+        for name, convert in self.binds.items():
             values[name] = convert(values[name])
         return values if self.names is None else [values[name] for name in self.names]
+
+    def arrays(self, rows: Sequence[Row]) -> Row:
+        """The parameters of a statement for many: each is an array."""
+        values: dict[str, Any] = {**self.fixed, **{name: [row[name] for row in rows] for name in self.given}}
+        for name, convert in self.binds.items():
+            is_array = name not in self.fixed
+            values[name] = [convert(value) for value in values[name]] if is_array else convert(values[name])
+        return values
 
     def converted(self, row: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(v if to is None else to(v) for to, v in zip(self.results, row, strict=True))
 
 
 class Prepared:
-    """A statement; ``columns`` are those that an INSERT sets."""
+    """A statement; ``columns`` are those that an INSERT or UPDATE sets beside its own."""
 
-    def __init__(self, statement: Statement, columns: Sequence[str] | None = None) -> None:
+    def __init__(self, statement: Statement, columns: Sequence[str] = ()) -> None:
+        if columns and not isinstance(statement, Select | Delete):
+            own = statement.table.c
+            statement = statement.values({name: bindparam(name, type_=own[name].type) for name in columns})
         self._statement = statement
-        self._columns = columns
-        self._compiled: dict[str, _Compiled] = {}
+        self._compiled: dict[tuple[str, bool], _Compiled] = {}
 
-    def first_of_each(self, connection: Connection, asked: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...] | None]:
+    def first_of_each(self, connection: Connection, asked: Sequence[Row]) -> list[tuple[Any, ...] | None]:
         """The first row that a SELECT finds for each of ``asked``."""
-        compiled = self._for(connection.dialect)
         try:
-            with _pipeline(connection) if len(asked) > 1 else nullcontext():
-                cursors = [
-                    connection.connection.cursor().execute(compiled.text, compiled.parameters(values))
-                    for values in asked
-                ]
-                rows = [cursor.fetchone() for cursor in cursors]
-            for cursor in cursors:
+            if len(asked) > 1 and _takes_many(connection):
+                return self._first_of_many(connection, asked)
+            compiled = self._for(connection.dialect)
+            rows = []
+            for values in asked:
+                cursor = connection.connection.cursor()
+                cursor.execute(compiled.text, compiled.parameters(values))
+                rows.append(cursor.fetchone())
                 cursor.close()
         except connection.dialect.loaded_dbapi.Error as error:
             raise _translated(connection, error) from error
         return [None if row is None else compiled.converted(row) for row in rows]
 
-    def run(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+    def run(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Run what gives nothing back, for each of ``rows``. For :func:`write_all`: errors are the driver's."""
-        compiled = self._for(connection.dialect)
         cursor = connection.connection.cursor()
+        if len(rows) > 1 and _takes_many(connection):
+            compiled = self._for(connection.dialect, many=True)
+            cursor.execute(compiled.text, compiled.arrays(rows))
+            return
+        compiled = self._for(connection.dialect)
         for row in rows:
             cursor.execute(compiled.text, compiled.parameters(row))
 
-    def _for(self, dialect: Dialect) -> _Compiled:
-        compiled = self._compiled.get(dialect.driver)
+    def _first_of_many(self, connection: Connection, asked: Sequence[Row]) -> list[tuple[Any, ...] | None]:
+        compiled = self._for(connection.dialect, many=True)
+        found: list[tuple[Any, ...] | None] = [None] * len(asked)
+        cursor = connection.connection.cursor()
+        cursor.execute(compiled.text, compiled.arrays(asked))
+        for number, *row in cursor.fetchall():
+            if found[number - 1] is None:
+                found[number - 1] = compiled.converted(row)
+        cursor.close()
+        return found
+
+    def _for(self, dialect: Dialect, *, many: bool = False) -> _Compiled:
+        key = dialect.driver, many
+        compiled = self._compiled.get(key)
         if compiled is None:
-            compiled = self._compiled[dialect.driver] = self._compile(dialect)
+            compiled = self._compiled[key] = self._compile(dialect, many)
         return compiled
 
-    def _compile(self, dialect: Dialect) -> _Compiled:
-        made = self._statement.compile(dialect=dialect, column_keys=self._columns)
-        named = {name: bind for bind, name in made.bind_names.items()}
-        converts = ((name, bind.type.dialect_impl(dialect).bind_processor(dialect)) for name, bind in named.items())
+    def _compile(self, dialect: Dialect, many: bool) -> _Compiled:
+        statement = self._statement
+        made = (_for_many(statement) if many else statement).compile(dialect=dialect)
+        fixed = {name: bind for bind, name in made.bind_names.items() if bind.value is not None}
+        given = _given(statement)
+        converts = {
+            name: bind.type.dialect_impl(dialect).bind_processor(dialect) for name, bind in (fixed | given).items()
+        }
         results: list[Convert | None] = []
-        if isinstance(self._statement, Select):
-            types = [column.type.dialect_impl(dialect) for column in self._statement.selected_columns]
+        if isinstance(statement, Select):
+            types = [column.type.dialect_impl(dialect) for column in statement.selected_columns]
             results = [kind.result_processor(dialect, None) for kind in types]
         return _Compiled(
             text=str(made),
             names=None if made.positiontup is None else tuple(made.positiontup),
-            fixed={name: bind.value for name, bind in named.items() if bind.value is not None},
-            binds=tuple((name, convert) for name, convert in converts if convert is not None),
+            fixed={name: bind.value for name, bind in fixed.items()},
+            given=tuple(given),
+            binds={name: convert for name, convert in converts.items() if convert is not None},
             results=tuple(results),
         )
 
 
-Write = tuple[Prepared, Sequence[Mapping[str, Any]]]
+def _given(statement: Statement) -> dict[str, BindParameter[Any]]:
+    """The parameters that each row has, by name."""
+    binds = (element for element in visitors.iterate(statement) if isinstance(element, BindParameter))
+    given = {bind.key: bind for bind in binds if bind.required}
+    return {name: given[name] for name in sorted(given)}
+
+
+def _for_many(statement: Statement) -> Statement:
+    """The statement for rows of parameters, whose values come in an array for each parameter."""
+    # Text without its column's length: a cast would cut off what is too long.
+    types = {name: String() if isinstance(bind.type, String) else bind.type for name, bind in _given(statement).items()}
+    arrays = [cast(bindparam(name, type_=ARRAY(kind)), ARRAY(kind)) for name, kind in types.items()]
+    given = func.unnest(*arrays).table_valued(*types, with_ordinality=_NUMBER).render_derived(name=_GIVEN)
+
+    def from_given(element: Any, **_: Any) -> Any:
+        return given.c[element.key] if isinstance(element, BindParameter) and element.required else None
+
+    if isinstance(statement, Insert):
+        # Numbers that the database gives are in the order of the rows.
+        rows = select(*(given.c[name] for name in types)).order_by(given.c[_NUMBER])
+        return statement.table.insert().inline().from_select(list(types), rows, include_defaults=False)
+    replaced = visitors.replacement_traverse(statement, {}, from_given)
+    if isinstance(replaced, Select):
+        return _each(given, replaced)
+    assert isinstance(replaced, Update | Delete)
+    return replaced
+
+
+def _each(given: TableValuedAlias, statement: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
+    """What a SELECT finds for each row, under the row's number."""
+    found = statement.lateral("found")
+    return select(given.c[_NUMBER], *found.c).select_from(given.join(found, true()))
+
+
+Write = tuple[Prepared, Sequence[Row]]
 
 
 def write_all(connection: Connection, writes: Iterable[Write]) -> None:
-    """Run them in their order. PostgreSQL gets them in one go and answers once."""
+    """Run them, those of one statement together, the statements in the order of their first.
+
+    So writes of different statements that touch the same rows are in one order whoever asks for them.
+    """
+    together: dict[Prepared, list[Row]] = {}
+    for prepared, rows in writes:
+        together.setdefault(prepared, []).extend(rows)
     try:
-        with _pipeline(connection):
-            for prepared, rows in writes:
-                prepared.run(connection, rows)
+        for prepared, all_rows in together.items():
+            prepared.run(connection, all_rows)
     except connection.dialect.loaded_dbapi.Error as error:
         raise _translated(connection, error) from error
 
 
-def _pipeline(connection: Connection) -> AbstractContextManager[Any]:
-    if connection.dialect.name != "postgresql":
-        return nullcontext()
-    pipeline: AbstractContextManager[Any] = connection.connection.dbapi_connection.pipeline()  # type: ignore[union-attr]
-    return pipeline
+def _takes_many(connection: Connection) -> bool:
+    """SQLite is called, not sent to: a statement for each row costs it nothing more."""
+    return connection.dialect.name == "postgresql"
 
 
 def _translated(connection: Connection, error: Exception) -> DBAPIError:

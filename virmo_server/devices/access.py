@@ -33,7 +33,7 @@ _NEEDED = (
     "id", "name", "dev_id", "base_url", "auth_scheme", "client_name", "client_secret", "server_name", "server_secret",
     "certificate_subject",
 )  # fmt: skip
-_SAVE = Prepared(update(Device).where(Device.id == bindparam("key")).values({name: bindparam(name) for name in _NOTED}))
+_SAVE = Prepared(update(Device).where(Device.id == bindparam("key")), _NOTED)
 _SELECT = select(*(getattr(Device, column) for column in (*_NEEDED, *_NOTED))).where(
     Device.dev_id == bindparam("dev_id")
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Integer, bindparam, delete, func, insert, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from dom0_agent.omadm.codec import codec_for
 from dom0_agent.omadm.trace import trace_lines
@@ -26,11 +26,12 @@ MAX_KEPT_BYTES = 64 * 1024
 _KEEP = Prepared(
     insert(TracedMessage).inline(), ("device_id", "serial", "at", "from_device", "media_type", "size", "body")
 )
+_LAST = aliased(TracedMessage)
 _NEWEST = (
-    select(TracedMessage.serial)
-    .where(TracedMessage.device_id == bindparam("device"))
-    .group_by(TracedMessage.serial)
-    .order_by(func.max(TracedMessage.id).desc())
+    select(_LAST.serial)
+    .where(_LAST.device_id == bindparam("device"))
+    .group_by(_LAST.serial)
+    .order_by(func.max(_LAST.id).desc())
     .limit(bindparam("kept", type_=Integer))
 )
 _PRUNE = Prepared(
