@@ -38,7 +38,9 @@ from virmo_server.procedures.core import (
     ReadNode,
     Situation,
 )
+from virmo_server.procedures.create_params import BOOTSTRAP
 from virmo_server.statements import Prepared
+from virmo_server.vault import Vault
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +84,10 @@ def with_open_orders(connection: Connection, device_ids: Sequence[int]) -> set[i
 class OrderEngine:
     """Stateless but for its dependencies: all state is in the database."""
 
-    def __init__(self, clock: Clock, settings: Dm) -> None:
+    def __init__(self, clock: Clock, settings: Dm, vault: Vault) -> None:
         self._clock = clock
         self._settings = settings
+        self._vault = vault
 
     def begin_session(self, session: Session, device: Device, serial: str) -> None:
         """A new DM session of the device: whatever was under way in an earlier one was lost with it."""
@@ -121,7 +124,7 @@ class OrderEngine:
             self._lost(session, order)
             return
         step = _procedure(order).steps[order.step]
-        situation = _situation(order)
+        situation = self._situation(order)
         commands = step.commands(situation)
         outcome = Outcome(commands[int(index)], answer.status, answer.nodes)
         knowledge.observe(session, device, outcome, self._clock())
@@ -154,7 +157,7 @@ class OrderEngine:
         logger.info("alert device=%s type=%s order=%d status=%d", device.name, alert.type, order.id, status)
         on_alert = _procedure(order).on_alert
         if order.state is OrderState.ACCEPTED and order.session_serial is None and on_alert is not None:
-            self._apply(session, order, serial, on_alert(_situation(order), status))
+            self._apply(session, order, serial, on_alert(self._situation(order), status))
         elif order.state.is_final:
             note(session, order, By(DEVICE_ACTOR, now), f"alert after the end: {status}")
         else:
@@ -198,7 +201,7 @@ class OrderEngine:
                 return True
 
     def _send(self, session: Session, order: Order, serial: str) -> list[DueCommand]:
-        commands = _procedure(order).steps[order.step].commands(_situation(order))
+        commands = _procedure(order).steps[order.step].commands(self._situation(order))
         order.session_serial, order.answers = serial, {}
         if order.state is OrderState.ACCEPTED:
             order.polled_serial = serial
@@ -259,6 +262,19 @@ class OrderEngine:
                 order.dm_status = status if status is not None else order.dm_status
                 finish(session, order, By(DEVICE_ACTOR, now), OrderState.FAILED, message)
 
+    def _situation(self, order: Order) -> Situation:
+        params = order.params
+        if BOOTSTRAP in params:
+            params = {**params, BOOTSTRAP: self._vault.open(params[BOOTSTRAP])}
+        return Situation(
+            params=params,
+            memory=order.memory,
+            correlator=order.correlator,
+            virmo_root=knowledge.virmo_root(order.device),
+            vmimg_root=knowledge.vmimg_root(order.device),
+            doubtful=order.doubtful,
+        )
+
 
 def _open_orders(session: Session, device: Device) -> list[Order]:
     """Read once in a transaction: while one message is worked on, nobody else can give this device orders."""
@@ -279,17 +295,6 @@ def _procedure(order: Order) -> Procedure:
 
 def _doubt_steps(procedure: Procedure) -> set[str]:
     return {step.if_doubtful for step in procedure.steps.values() if step.if_doubtful is not None}
-
-
-def _situation(order: Order) -> Situation:
-    return Situation(
-        params=order.params,
-        memory=order.memory,
-        correlator=order.correlator,
-        virmo_root=knowledge.virmo_root(order.device),
-        vmimg_root=knowledge.vmimg_root(order.device),
-        doubtful=order.doubtful,
-    )
 
 
 def _keep_roots(order: Order, remember: Mapping[str, Any]) -> None:

@@ -33,6 +33,7 @@ from virmo_server.procedures.catalogue import (
 )
 from virmo_server.procedures.create_params import BOOTSTRAP
 from virmo_server.procedures.states import ImageState, image_state_words, parse_state
+from virmo_server.vault import Vault
 
 T = TypeVar("T", Vm, DeliveredImage)
 
@@ -75,9 +76,10 @@ class NodeCommand:
 class OrderService:
     """Makes and cancels orders. Every method runs in the caller's write transaction."""
 
-    def __init__(self, clock: Clock, config: ServerConfig) -> None:
+    def __init__(self, clock: Clock, config: ServerConfig, vault: Vault) -> None:
         self._clock = clock
         self._config = config
+        self._vault = vault
 
     def deliver_image(
         self,
@@ -159,7 +161,7 @@ class OrderService:
             "devices": list(devices),
         }
         if bootstrap is not None:
-            params[BOOTSTRAP] = bootstrap
+            params[BOOTSTRAP] = self._vault.seal(bootstrap)
         after = None if delivery is None else delivery.id
         return self._queue(session, device, request, kind=CREATE_VM, target=f"vm:{node}", params=params, after=after)
 

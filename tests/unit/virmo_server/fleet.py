@@ -52,13 +52,26 @@ class Fleet:
             return orders.deliver_image(session, self.device(session), REQUEST, name=name, image=image).id
 
     def create(
-        self, name: str = "www", image: str = "web", *, running: bool = True, devices: Sequence[str] = ()
+        self,
+        name: str = "www",
+        image: str = "web",
+        *,
+        running: bool = True,
+        devices: Sequence[str] = (),
+        bootstrap: str | None = None,
     ) -> int:
         with self.services.database.write() as session:
             orders = self.services.orders
             device = self.device(session)
             return orders.create_vm(
-                session, device, REQUEST, name=name, image=image, running=running, devices=devices
+                session,
+                device,
+                REQUEST,
+                name=name,
+                image=image,
+                running=running,
+                devices=devices,
+                bootstrap=bootstrap,
             ).id
 
     def operate(self, kind: str, name: str = "www", deadline: timedelta | None = None) -> int:

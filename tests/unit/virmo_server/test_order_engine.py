@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import timedelta
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import select
@@ -12,8 +14,10 @@ from tests.unit.virmo_server import simulated_board
 from tests.unit.virmo_server.conftest import MovableClock
 from tests.unit.virmo_server.fleet import Fleet
 from tests.unit.virmo_server.simulated_board import SimulatedBoard
+from virmo_server.api.views import order_detail_view
+from virmo_server.database import Base
 from virmo_server.images.library import find_image
-from virmo_server.model import OrderState, ReceivedAlert
+from virmo_server.model import Order, OrderState, ReceivedAlert
 from virmo_server.orders.alerts import DeviceAlert
 from virmo_server.problem import Problem
 from virmo_server.services import Services
@@ -123,6 +127,24 @@ def test_vm_creation_follows_10_2(fleet: Fleet) -> None:
     assert vm["current_config"].startswith("RAM=134217728")
     assert vm["known_at"] == fleet.services.clock()
     assert fleet.order(order_id).message == "State 2 Running"
+
+
+def test_a_bootstrap_profile_reaches_the_board_and_is_nowhere_else(fleet: Fleet, services: Services) -> None:
+    """11.1.3: it holds passwords. The database has it sealed only, and what operators are shown does not have it."""
+    profile = base64.b64encode(b"a profile with a password" * 4).decode()
+    fleet.deliver()
+    fleet.session()
+    order_id = fleet.create(bootstrap=profile)
+    fleet.session()
+    assert fleet.order(order_id).state == OrderState.DONE
+    (vm,) = fleet.vms()
+    assert f"Bootstrap={quote(profile, safe='')}" in str(fleet.board.nodes[f"{vm['uri']}/CreateParams"])
+    with services.database.read() as session:
+        shown = order_detail_view(session, session.get_one(Order, order_id))
+        kept = [str(row) for table in Base.metadata.sorted_tables for row in session.execute(table.select())]
+    assert any(f"vm:{vm['node']}" in row for row in kept)
+    for text in (*kept, shown.model_dump_json()):
+        assert profile[:40] not in text
 
 
 def test_vm_can_be_created_powered_off(fleet: Fleet) -> None:
