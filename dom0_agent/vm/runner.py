@@ -1,9 +1,9 @@
 """Runs an operation: journal, steps, undo. What makes a transition atomic (R-010 to R-012, R-023), also over a crash.
 
-The order is fixed: intent and plan are on disk before the first step, each step's begin before its effect, its end
+The order is fixed: intent and plan are written down before the first step, each step's begin before its effect, its end
 before the next one. The end of one and the begin of the next are one write, as are the last one's end and the new
-State: each write waits for the disk. A failure at step k undoes k…1. Knows steps only as steps; must not know events or
-the server.
+State. All of that survives a kill of the agent; a write waits for the disk where a power cut would leave an effect that
+nothing tells of. A failure at step k undoes k…1. Knows steps only as steps; must not know events or the server.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class Runner:
 
     def _advance(self, operation: Operation, position: int) -> None:
         """Write down that the step before ``position`` took effect, and that this one begins."""
-        with self._database.transaction():
+        with self._database.transaction(durable=must_last(operation.plan.steps, position)):
             self._journal.done(operation.entry_id, position - 1)
             self._journal.intend(operation.entry_id, position)
 
@@ -238,6 +238,16 @@ class Runner:
             write()
         except StoreError as error:
             logger.error("journal_write_failed error=%s", error)
+
+
+def must_last(steps: tuple[Step, ...], position: int) -> bool:
+    """Whether the begin of a step must be on disk before its effect.
+
+    Not where the effect goes with dom0's boot, as what is written of it may; nor where it is on disk already that there
+    is no way back: all that follows is done again.
+    """
+    ended, begins = steps[position - 1], steps[position]
+    return ended.no_return or not (begins.ends_with_boot or _committed(steps[: position - 1]))
 
 
 def _committed(done: tuple[Step, ...]) -> bool:

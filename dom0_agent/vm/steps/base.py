@@ -74,6 +74,8 @@ class Step:
     redo_after_crash: ClassVar[bool] = False
     #: once it is done there is no way back: the operation is neither cancelled nor undone any more
     no_return: ClassVar[bool] = False
+    #: its effect does not outlive a boot of dom0, nor does undoing it matter then
+    ends_with_boot: ClassVar[bool] = False
     #: the State to show while it is being done; None: the one before the operation (R-012)
     shows: ClassVar[VmState | None] = None
 

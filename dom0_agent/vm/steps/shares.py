@@ -12,6 +12,7 @@ class GiveShares(Step):
     """Between the building of a domain and its guest's first instruction."""
 
     name = "giving the guest its shares"
+    ends_with_boot = True
 
     def do(self, work: Work) -> None:
         """See :meth:`Enforcer.started`."""
@@ -33,6 +34,7 @@ class TakeShares(Step):
 
     name = "giving up the guest's shares"
     redo_after_crash = True
+    ends_with_boot = True
 
     def do(self, work: Work) -> None:
         """See :meth:`Enforcer.ended`."""

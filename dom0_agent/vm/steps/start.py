@@ -15,6 +15,7 @@ class StartPaused(Step):
     """Build the domain; its vCPUs do not run yet."""
 
     name = "building the domain"
+    ends_with_boot = True
 
     def do(self, work: Work) -> None:
         """See :meth:`Hypervisor.create`. A domain that is left from something that failed makes way."""
@@ -53,6 +54,7 @@ class LetRun(Step):
     """Unpause a domain that may still be thrown away, because nothing else depends on what it did meanwhile."""
 
     name = "starting the guest"
+    ends_with_boot = True
 
     def do(self, work: Work) -> None:
         """See :meth:`Hypervisor.unpause`."""
@@ -65,6 +67,7 @@ class LetGoOn(LetRun):
     name = "letting the guest go on"
     redo_after_crash = True
     no_return = True
+    ends_with_boot = False  # what it writes to its disks stays
 
     def do(self, work: Work) -> None:
         """Unpause. A domain that is gone after a crash of ours is not brought back: that is reconciliation's."""

@@ -15,8 +15,10 @@ from dom0_agent.store.database import Database
 from dom0_agent.store.vms import StoredDisk, VmTable
 from dom0_agent.vm.definition import Definition, Vm
 from dom0_agent.vm.hints import Hints
-from dom0_agent.vm.model import Allocation, SuspendKind, VmRecord, VmState
+from dom0_agent.vm.model import Allocation, Primitive, SuspendKind, VmRecord, VmState
+from dom0_agent.vm.plans import plan_for
 from dom0_agent.vm.reconcile import Finding, judge
+from dom0_agent.vm.runner import must_last
 from dom0_agent.vm.worker import Worker
 
 VMID = UUID("11111111-2222-4333-8444-555555555555")
@@ -163,3 +165,22 @@ def test_a_domain_is_named_after_the_vmid_and_nothing_of_the_server() -> None:
     assert made.domain_config("").vifs == ()
     with pytest.raises(ValueError, match="has not been created"):
         replace(made, definition=None).domain_config("")
+
+
+@pytest.mark.parametrize(
+    ("primitive", "waits"),
+    [
+        (Primitive.CREATE, []),
+        (Primitive.POWER_ON, ["letting the guest go on"]),
+        (Primitive.POWER_OFF, ["ending the domain", "giving up the guest's shares"]),
+        (Primitive.SUSPEND, ["giving up the guest's shares"]),
+        (Primitive.RESUME, ["letting the guest go on", "removing the saved state"]),
+        (Primitive.DELETE, ["giving up the guest's shares"]),
+    ],
+    ids=lambda value: value.value if isinstance(value, Primitive) else "",
+)
+def test_which_steps_begin_only_when_that_is_on_disk(primitive: Primitive, waits: list[str]) -> None:
+    """R-010, R-023: what a guest may have written, a complete saved state and a domain that was ended are never taken
+    for what they were before; what goes with dom0's boot needs no flush."""
+    steps = plan_for(primitive.value, Vm(VmRecord(VMID, VmState.RUNNING)), can_save=True).steps
+    assert [steps[position].name for position in range(1, len(steps)) if must_last(steps, position)] == waits
