@@ -1,7 +1,8 @@
 """The files of VMs: a directory each, named by the VMID, below ``vms``; what is being removed lies below ``trash``.
 
 Copies images' disks without copying where the file system can (reflink), and sparse otherwise; a qcow2 becomes raw, so
-that no program in dom0 has to serve it while the VM runs. Knows paths and space; must not know states or domains.
+that no program in dom0 has to serve it while the VM runs. Kernels, which nobody writes to, are the image's own files
+under a second name. Knows paths and space; must not know states or domains.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ COPY_BASE = 60.0
 COPY_RATE = 4 << 20
 #: Errors of the file system that mean "no room".
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: Errors of a file system that cannot give a file a second name, or not this one.
+_NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})
+#: Names of what a VM may share with its image: it is read when its domain is built, and never written to.
+SHARED = frozenset({"kernel", "ramdisk"})
 
 
 class FilesError(Exception):
@@ -79,6 +84,15 @@ class VmFiles:
             raise FilesError(f"cannot read {source}: {error.strerror}") from error
         argv = ["cp", "--reflink=auto", "--sparse=always", "--", str(source), str(target)]
         self._make(argv, COPY_BASE + held / COPY_RATE, source, target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a VM one of :data:`SHARED`, durable once its directory is: as a second name, or as a copy."""
+        try:
+            os.link(source, target)
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise _wrap(error, f"cannot link {source.name} to {target}") from error
+            self.copy(source, target)
 
     def convert(self, source: Path, target: Path, virtual_size: int) -> None:
         """Make a raw, sparse disk of a verified qcow2, durably. ``virtual_size`` is what it may grow to.
@@ -180,6 +194,8 @@ class VmFiles:
     def _shred(self, files: Sequence[Path]) -> None:
         for file in files:
             try:
+                if file.name in SHARED and file.stat().st_nlink > 1:  # an image's too, and others' of the same image
+                    continue
                 overwrite(file)
             except OSError as error:
                 raise _wrap(error, f"cannot overwrite {file}") from error

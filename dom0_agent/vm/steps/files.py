@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 class MakeFiles(Step):
-    """Give the VM its own copy of all that its image holds, and its allocation."""
+    """Give the VM all that its image holds, disks of its own among it, and its allocation."""
 
     name = "copying the image"
 
     def do(self, work: Work) -> None:
-        """Copies kernel, ramdisk and disks; makes the data disk."""
+        """Copies the disks; makes the data disk."""
         services = work.services
         image = services.images.verified(work.arguments["img_id"])
         default = initial_allocation(services.config, image)
@@ -36,7 +36,7 @@ class MakeFiles(Step):
         work.expected = _needed(image) + allocation.storage
         services.files.require_space(work.expected, f"VM {work.vm.vmid}")
         kernel, ramdisk = (
-            self._copy(work, source, directory / name)
+            self._link(work, source, directory / name)
             for source, name in ((image.kernel, "kernel"), (image.ramdisk, "ramdisk"))
         )
         disks = [self._disk(work, disk, directory) for disk in image.disks]
@@ -69,19 +69,18 @@ class MakeFiles(Step):
         work.services.admission.dismiss((work.vm.vmid,))
         work.services.files.discard(work.vm.vmid)
 
-    def _copy(self, work: Work, source: Path | None, target: Path) -> Path | None:
+    def _link(self, work: Work, source: Path | None, target: Path) -> Path | None:
         if source is None:
             return None
-        work.check()
-        work.services.files.copy(source, target)
+        work.services.files.link(source, target)
         return target
 
     def _disk(self, work: Work, disk: ImageDisk, directory: Path) -> StoredDisk:
         target = directory / f"{disk.device}.raw"
+        work.check()
         if disk.format == "raw":
-            self._copy(work, disk.path, target)
+            work.services.files.copy(disk.path, target)
         else:
-            work.check()
             work.services.files.convert(disk.path, target, disk.virtual_size)
         return StoredDisk(str(target), disk.device)
 

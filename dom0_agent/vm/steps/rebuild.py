@@ -18,6 +18,7 @@ from dom0_agent.omadm.status import Status
 from dom0_agent.operation import OperationRefused
 from dom0_agent.store.vms import StoredDisk
 from dom0_agent.vm.definition import Definition, Vm
+from dom0_agent.vm.files import SHARED
 from dom0_agent.vm.model import VmState
 from dom0_agent.vm.steps.base import Step, Work
 from dom0_agent.vm.steps.end import AskToShutDown
@@ -27,8 +28,6 @@ logger = logging.getLogger(__name__)
 #: Directories of systems in a VM's directory; the first system lies in the VM's directory itself.
 SYSTEM = "system-"
 DATA_ROLE = "data"
-#: Files of the first system, beside its disks.
-FIRST_SYSTEM = frozenset({"kernel", "ramdisk"})
 #: Seconds between looks at a guest that is to come up.
 LOOK = 0.5
 #: The old system must come back, also while the machine is too busy for the toolstack: how often to try, and seconds
@@ -62,15 +61,15 @@ class MakeSystem(Step):
                 Status.NOT_ALLOWED, f"the image has a disk {', '.join(taken)}, where VM {vm.vmid} has its data"
             )
         directory.mkdir(mode=0o700)
-        kernel = self._copy(work, image.kernel, directory / "kernel")
-        ramdisk = self._copy(work, image.ramdisk, directory / "ramdisk")
+        kernel = self._link(work, image.kernel, directory / "kernel")
+        ramdisk = self._link(work, image.ramdisk, directory / "ramdisk")
         disks: list[StoredDisk] = []
         for disk in image.disks:
             target = directory / f"{disk.device}.raw"
+            work.check()
             if disk.format == "raw":
-                self._copy(work, disk.path, target)
+                services.files.copy(disk.path, target)
             else:
-                work.check()
                 services.files.convert(disk.path, target, disk.virtual_size)
             disks.append(StoredDisk(str(target), disk.device))
         disks += [self._data(work, disk, directory) for disk in kept]
@@ -90,11 +89,10 @@ class MakeSystem(Step):
         work.services.files.set_size(target, work.before.record.allocation.storage)
         return replace(disk, path=str(target))
 
-    def _copy(self, work: Work, source: Path | None, target: Path) -> Path | None:
+    def _link(self, work: Work, source: Path | None, target: Path) -> Path | None:
         if source is None:
             return None
-        work.check()
-        work.services.files.copy(source, target)
+        work.services.files.link(source, target)
         return target
 
 
@@ -170,6 +168,6 @@ def remove_unused_systems(home: Path, vm: Vm) -> None:
         if path.is_dir() and path.name.startswith(SYSTEM) and path not in parents:
             logger.info("old_system_removed path=%s", path)
             shutil.rmtree(path)
-        elif path.is_file() and path not in used and (path.name in FIRST_SYSTEM or path.stem.startswith("xvd")):
+        elif path.is_file() and path not in used and (path.name in SHARED or path.stem.startswith("xvd")):
             logger.info("old_system_removed path=%s", path)
             path.unlink()

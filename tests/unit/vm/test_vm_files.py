@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,6 +57,51 @@ def test_a_copy_is_the_same_sparse_and_not_linked(files: VmFiles, vmid: UUID, tm
 def test_a_copy_of_nothing_says_what_is_missing(files: VmFiles, vmid: UUID, tmp_path: Path) -> None:
     with pytest.raises(FilesError, match="no-such-disk"):
         files.copy(tmp_path / "no-such-disk", files.make(vmid) / "xvda.raw")
+
+
+def test_what_nobody_writes_to_is_the_images_own_file(files: VmFiles, vmid: UUID, tmp_path: Path) -> None:
+    source = tmp_path / "kernel"
+    source.write_bytes(b"kernel")
+    target = files.make(vmid) / "kernel"
+    files.link(source, target)
+    assert target.samefile(source)
+    source.unlink()
+    assert target.read_bytes() == b"kernel", "the image may go before its VMs"
+
+
+def test_where_there_are_no_links_it_is_a_copy(
+    files: VmFiles, vmid: UUID, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(_source: Path, _target: Path) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", link)
+    source = tmp_path / "kernel"
+    source.write_bytes(b"kernel")
+    target = files.make(vmid) / "kernel"
+    files.link(source, target)
+    assert target.read_bytes() == b"kernel"
+    assert not target.samefile(source)
+
+
+def test_a_link_to_nothing_says_what_is_missing(files: VmFiles, vmid: UUID, tmp_path: Path) -> None:
+    with pytest.raises(FilesError, match="no-such-kernel"):
+        files.link(tmp_path / "no-such-kernel", files.make(vmid) / "kernel")
+
+
+def test_shredding_a_vm_leaves_its_image_alone(tmp_path: Path, vmid: UUID) -> None:
+    """R-022: the kernel is no data of the VM's, and other VMs are started from it."""
+    files = VmFiles(tmp_path / "state", delete_policy="shred")
+    source = tmp_path / "kernel"
+    source.write_bytes(b"kernel")
+    directory = files.make(vmid)
+    files.link(source, directory / "kernel")
+    (directory / "xvda.raw").write_bytes(b"secret")
+    os.link(directory / "xvda.raw", tmp_path / "linked-by-hand")
+    files.hide(vmid)
+    files.empty_trash(vmid)
+    assert source.read_bytes() == b"kernel"
+    assert (tmp_path / "linked-by-hand").read_bytes() != b"secret"
 
 
 @pytest.mark.parametrize(
