@@ -190,6 +190,9 @@ def _judge_parameters(_situation: Situation, outcomes: Sequence[Outcome]) -> Dec
 
 
 def _judge_remove(situation: Situation, outcomes: Sequence[Outcome]) -> Decision:
+    """What failed may have been the first of two Execs around a lost session: the entry is then busy with the other."""
+    if outcomes[0].status == Status.RETRY_LATER:
+        return Await("poll", {"status": Status.ACCEPTED}, "the device is at it again, since the Exec was sent twice")
     message = str(situation.memory["failure"])
     if not outcomes[0].ok and outcomes[0].status != Status.NOT_FOUND:
         message += f"; the entry could not be removed: {status_words(outcomes[0].status)}"

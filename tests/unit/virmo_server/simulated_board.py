@@ -166,6 +166,8 @@ class SimulatedBoard:
             raise DMError(Status.NOT_FOUND, uri)
         if f"{uri}/VMID" in self.nodes and self.state(uri) != "0":
             raise DMError(Status.NOT_ALLOWED, uri)
+        if f"{uri}/VMID" in self.nodes and self.running:
+            raise DMError(Status.RETRY_LATER, uri)
         self._remove(uri)
 
     def copy(self, server_id: str, source: str, target: str) -> None:
