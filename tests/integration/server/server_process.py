@@ -38,10 +38,18 @@ HMAC_HEADER = "x-syncml-hmac"
 class ServerProcess:
     """``virmo-server serve`` in a folder made by ``virmo-server init``; may be stopped, killed and started again.
 
-    With ``database_url`` on that database instead of SQLite, with ``workers`` processes.
+    With ``database_url`` on that database instead of SQLite, with ``workers`` processes; ``settings`` are those that are
+    not as ``init`` made them.
     """
 
-    def __init__(self, folder: Path, *, database_url: str | None = None, workers: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        database_url: str | None = None,
+        workers: int = 1,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
         self.port = free_port()
         self._workers = workers
         self.installation: Installation = initialise(
@@ -51,6 +59,9 @@ class ServerProcess:
         self.ca_file = str(self.installation.ca_file)
         self.log_file = folder / "server.log"
         self.token: str = yaml.safe_load(self.installation.client_config_file.read_text())["token"]
+        if settings:
+            with self.installation.config_file.open("a") as file:
+                yaml.safe_dump(dict(settings), file)
         if database_url is not None:
             self.token = self._move_to(database_url)
         self.client = Client(Settings(self.url, self.token, self.ca_file))

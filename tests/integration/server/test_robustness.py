@@ -29,6 +29,8 @@ BOARDS = 4
 KILLS = 2
 #: Most of it are starts of servers, which a busy machine draws out.
 DEADLINE_SECONDS = 400
+#: The server's death breaks a session as the device's does; killed so often, an order must outlive more than the usual few.
+SETTINGS = {"dm": {"step_attempts": 50}}
 OPERATIONS = ("power-off", "power-on", "suspend", "resume")
 
 
@@ -128,7 +130,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
     url = None
     if backend == POSTGRESQL:
         url = request.getfixturevalue("postgresql").create_database(f"robust-{workers}")
-    fleet = Fleet(ServerProcess(tmp_path, database_url=url, workers=workers))
+    fleet = Fleet(ServerProcess(tmp_path, database_url=url, workers=workers, settings=SETTINGS))
     yield fleet
     assert fleet.server.stop() == 0
     gc.collect()  # what broken connections left must be met here, where it is expected
