@@ -38,8 +38,8 @@ HMAC_HEADER = "x-syncml-hmac"
 class ServerProcess:
     """``virmo-server serve`` in a folder made by ``virmo-server init``; may be stopped, killed and started again.
 
-    With ``database_url`` on that database instead of SQLite, with ``workers`` processes; ``settings`` are those that are
-    not as ``init`` made them.
+    With ``database_url`` on that database instead of SQLite, with ``workers`` processes; ``settings`` are those
+    that are not as ``init`` made them.
     """
 
     def __init__(

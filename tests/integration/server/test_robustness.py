@@ -29,7 +29,7 @@ BOARDS = 4
 KILLS = 2
 #: Most of it are starts of servers, which a busy machine draws out.
 DEADLINE_SECONDS = 400
-#: The server's death breaks a session as the device's does; killed so often, an order must outlive more than the usual few.
+#: The server's death breaks a session as the device's does: orders must outlive as many as it is killed.
 SETTINGS = {"dm": {"step_attempts": 50}}
 OPERATIONS = ("power-off", "power-on", "suspend", "resume")
 
