@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import functools
 import http.server
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,13 @@ from image.system_bundle import Signer, write_system_bundle
 from tests.nested.conftest import eventually
 
 FIRMWARE_CA = "/etc/virmo-agent/firmware-ca.pem"
+RECORD = "/var/lib/virmo-agent/firmware/update.json"
 NODE = "./FUMO/DownloadAndUpdate"
 ALERTS = "org.openmobilealliance.dm.firmwareupdate."
 #: Seconds for starts under emulation, on a machine that may be busy with something else.
 START = 900.0
 ORDER = 300.0
+_TOOL = 300.0
 
 
 class Desk:
@@ -92,6 +95,10 @@ class Desk:
         self.dom0.live_until(lambda: len(self.results()) >= len(codes), f"results {codes}", timeout)
         assert self.results() == list(codes)
         self.dom0.reconnect(START)
+
+    def stage(self) -> str:
+        """How far the agent says that the update is, by what it keeps on the disk."""
+        return self.dom0.run(["cat", RECORD], check=False).stdout.partition('"stage": "')[2].partition('"')[0]
 
     def slot(self) -> str:
         """The slot that dom0 runs from, by the kernel's command line."""
@@ -154,6 +161,26 @@ def empty_system(folder: Path) -> Path:
     (folder / "empty/etc").mkdir(parents=True)
     (folder / "empty/etc/virmo-release").write_text("VERSION=empty\n")
     return _packed(folder, "empty")
+
+
+def system_without_init(image: BoardImage, folder: Path) -> Path:
+    """A slot with Xen, a kernel and a RAM disk, and nothing else: dom0's kernel panics."""
+    _unpack(image, folder / "panics", "usr/lib/virmo/system")
+    for name in ("dev", "var", "etc"):
+        (folder / "panics" / name).mkdir()
+    return _packed(folder, "panics")
+
+
+def changed_system(image: BoardImage, folder: Path, name: str, edit: Callable[[Path], None]) -> Path:
+    """The board's own system after `edit` of its files."""
+    _unpack(image, folder / name)
+    edit(folder / name)
+    return _packed(folder, name)
+
+
+def _unpack(image: BoardImage, target: Path, *inside: str) -> None:
+    argv = ["unsquashfs", "-no-progress", "-quiet", "-d", str(target), str(image.slot), *inside]
+    subprocess.run(argv, check=True, timeout=_TOOL, capture_output=True)
 
 
 def _packed(folder: Path, name: str) -> Path:
