@@ -104,8 +104,9 @@ class BoardDom0(Dom0):
         return "" if self._machine is None else self._machine.tail()
 
     def reconnect(self, timeout: float) -> None:
-        """Opens a connection to the dom0 that runs now."""
-        self._connect(time.monotonic() + timeout)
+        """A connection to the dom0 that runs now: the standing one, if it has not restarted since."""
+        if self._ssh is None:
+            self._connect(time.monotonic() + timeout)
 
     def _restarted(self, deadline: float) -> bool:
         """Whether a start that came to nothing ends in another one: a kernel that panics needs a few seconds for it."""
