@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, or_, select
 from sqlalchemy.orm import Session
 
+from dom0_agent.omadm.node import Command
 from dom0_agent.omadm.status import Status
 from virmo_server.clock import Clock
 from virmo_server.config import Dm
@@ -140,6 +141,9 @@ class OrderEngine:
         if isinstance(decision, Await) and on_alert is not None and "alert_status" in order.memory:
             # What would be waited for has come already, between the commands and their answers.
             decision = on_alert(situation, int(order.memory["alert_status"]))
+            _forget_alert(order)
+        elif _executes(commands):
+            _forget_alert(order)  # the judge has used it
         self._apply(session, order, serial, decision)
 
     def alert(self, session: Session, device: Device, serial: str, alert: DeviceAlert) -> None:
@@ -202,6 +206,8 @@ class OrderEngine:
 
     def _send(self, session: Session, order: Order, serial: str) -> list[DueCommand]:
         commands = _procedure(order).steps[order.step].commands(self._situation(order))
+        if _executes(commands):
+            _forget_alert(order)  # of an Exec before this one, which a lost session or a power cut ended
         order.session_serial, order.answers = serial, {}
         if order.state is OrderState.ACCEPTED:
             order.polled_serial = serial
@@ -282,6 +288,17 @@ def _open_orders(session: Session, device: Device) -> list[Order]:
     if key not in session.info:
         session.info[key] = list(session.scalars(_OPEN_ORDERS, {"device": device.id}))
     return [order for order in session.info[key] if not order.state.is_final]
+
+
+def _executes(commands: Sequence[DmCommand]) -> bool:
+    """Whether they begin what an alert tells the end of."""
+    return any(command.verb is Command.EXEC for command in commands)
+
+
+def _forget_alert(order: Order) -> None:
+    """An alert that came before the answer stands for one end of one operation."""
+    if "alert_status" in order.memory:
+        order.memory = {key: value for key, value in order.memory.items() if key != "alert_status"}
 
 
 def _targets(order: Order) -> set[str]:

@@ -303,24 +303,31 @@ def test_creation_survives_a_lost_session_at_each_step(fleet: Fleet, lost: str) 
     assert len(fleet.board.vm_uris()) == 1
 
 
+@pytest.mark.parametrize("told", ["before", "between"])
 @pytest.mark.parametrize("ends", [OrderState.DONE, OrderState.FAILED])
-def test_the_end_of_a_create_that_a_power_cut_undid_is_not_the_end_of_the_next(fleet: Fleet, ends: OrderState) -> None:
-    """Both Execs carry the order's correlator, and the first one's alert comes while the second one runs: its entry
-    cannot be removed (417), and the order ends as the second one does."""
+def test_the_end_of_a_create_that_a_power_cut_undid_is_not_the_end_of_the_next(
+    fleet: Fleet, ends: OrderState, told: str
+) -> None:
+    """Both Execs carry the order's correlator, and the first one's alert comes before the second one is sent, or while
+    it runs: then its entry cannot be removed (417). The order ends as the second one does."""
     fleet.deliver()
     fleet.session()
     fleet.board.slow.add("Create")
     order_id = fleet.create()
     fleet.session(lose_answers_of="Exec")
     undone = fleet.board.running.pop()
+    fleet.board.broken["Create"] = 500
+    if told == "before":
+        undone()
     fleet.session()
     assert [line.rpartition("/")[2] for line in fleet.board.log if line.startswith("Exec")].count("Create") == 2
-    fleet.board.broken["Create"] = 500
-    undone()
+    if told == "between":
+        undone()
     if ends is OrderState.DONE:
         del fleet.board.broken["Create"]
     fleet.session()
     assert fleet.order(order_id).state is OrderState.ACCEPTED
+    assert sum(line.startswith("Delete") for line in fleet.board.log) == (told == "between")
     fleet.board.finish_operations()
     fleet.session()
     assert fleet.order(order_id).state is ends
