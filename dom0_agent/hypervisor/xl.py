@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,11 @@ BUILD = 180.0
 #: Seconds for saving or restoring, and bytes a second that the slowest storage we serve still writes.
 SAVE_BASE = 60.0
 SAVE_RATE = 4 << 20
+#: Seconds that a guest which is to be saved gets for the beginning of its boot; and between looks at it.
+KERNEL_UP = 60.0
+_LOOK = 1.0
+#: What Linux writes once its kernel obeys requests to suspend. By the domain's number.
+_CAN_SUSPEND = "/local/domain/{}/control/feature-suspend"
 #: Seconds that the tools of a killed agent get to end by themselves at the next start.
 ORPHAN_DEADLINE = 120.0
 
@@ -116,11 +122,45 @@ class Xl:
     def save(self, domain: DomainInfo, path: Path) -> None:
         """``xl save``; when it fails by itself it has let the domain run on.
 
-        The guest's channel is closed first: memory of dom0 that a guest has mapped cannot be saved.
+        The guest's channel is closed first: memory of dom0 that a guest has mapped cannot be saved. Nor can a PV guest
+        whose kernel has only just begun: its memory is not laid out as xl needs it. That one is waited for.
         """
-        command = ["xl", "save", str(domain.domid), str(path)]
         with self._rendezvous.quiet(domain.uuid):
-            self._run(command, _transfer_deadline(domain.memory), f"save of domain {domain.uuid}")
+            was_up = self._kernel_is_up(domain)
+            try:
+                self._save(domain, path)
+            except HypervisorError:
+                if was_up or not self._kernel_comes_up(domain):
+                    raise
+                self._save(domain, path)
+
+    def _save(self, domain: DomainInfo, path: Path) -> None:
+        command = ["xl", "save", str(domain.domid), str(path)]
+        self._run(command, _transfer_deadline(domain.memory), f"save of domain {domain.uuid}")
+
+    def _kernel_is_up(self, domain: DomainInfo) -> bool:
+        """Whether the guest has said that it can be suspended; when in doubt, yes."""
+        try:
+            return self._store.read(_CAN_SUSPEND.format(domain.domid)) == b"1"
+        except XenStoreError as error:
+            logger.warning("suspend_support_unknown uuid=%s error=%s", domain.uuid, error)
+            return True
+
+    def _kernel_comes_up(self, domain: DomainInfo) -> bool:
+        """Wait for that, while the domain is there."""
+        changed = threading.Event()
+        end = time.monotonic() + KERNEL_UP
+        unwatch = self._store.watch(_CAN_SUSPEND.format(domain.domid), lambda _: changed.set())
+        try:
+            while not self._kernel_is_up(domain):
+                is_there = any(found.domid == domain.domid and found.state == domain.state for found in self.domains())
+                if not is_there or time.monotonic() > end:
+                    return False
+                changed.wait(_LOOK)
+                changed.clear()
+        finally:
+            unwatch()
+        return True
 
     def unpause(self, domain: DomainInfo) -> None:
         """``xl unpause``, or the hypercall that it is where no device model has to be told."""

@@ -139,6 +139,21 @@ def test_save_frees_the_memory_and_restore_continues_the_guest(
     assert (after.beats or 0) < (before.beats or 0) + 1000
 
 
+def test_a_guest_can_be_saved_as_soon_as_its_domain_runs(backend: Backend, tmp_path: Path) -> None:
+    """R-016: Suspend right after PowerOn; its kernel has not come up then. It does after the restore."""
+    hypervisor, config, path = backend.hypervisor, domain_config(backend), tmp_path / "saved"
+    hypervisor.create(config)
+    hypervisor.unpause(config.uuid)
+    if hypervisor.host().can_save:
+        hypervisor.save(config.uuid, path)
+        assert hypervisor.find(config.uuid) is None
+        hypervisor.restore(path, config)
+    else:
+        hypervisor.pause(config.uuid)
+    hypervisor.unpause(config.uuid)
+    eventually(lambda: hypervisor.guest_facts(config.uuid) != NO_FACTS, backend.patience, "the guest comes up")
+
+
 def test_a_save_that_cannot_be_written_leaves_the_guest_running(
     backend: Backend, guest: DomainConfig, tmp_path: Path
 ) -> None:

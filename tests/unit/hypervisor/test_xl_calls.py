@@ -107,6 +107,54 @@ def test_another_guest_has_its_button_pressed(fake: FakeXl, tmp_path: Path) -> N
     assert store.nodes == {}
 
 
+CAN_SUSPEND = "/local/domain/7/control/feature-suspend"
+TOO_EARLY = (1, "", "xc: error: Bad mfn 0 for p2m frame list list: Internal error")
+
+
+class Booting(FakeStore):
+    """The guest's kernel says that it can be suspended once somebody watches for that."""
+
+    def watch(self, path: str, callback: Callable[[str], None]) -> Callable[[], None]:
+        assert path == CAN_SUSPEND
+        self.nodes[path] = b"1"
+        callback(path)
+        return lambda: None
+
+
+def test_a_guest_that_has_only_just_begun_to_boot_is_waited_for(fake: FakeXl, tmp_path: Path) -> None:
+    """R-016: Suspend right after PowerOn. ``xl save`` fails at once while a PV kernel has not laid its memory out."""
+
+    class Early(FakeXl):
+        def __call__(self, argv: Sequence[str], deadline: float) -> ToolResult:
+            if argv[1] == "save":
+                self.answers["save"] = (0, "", "") if CAN_SUSPEND in store.nodes else TOO_EARLY
+            return super().__call__(argv, deadline)
+
+    store, early = Booting({}), Early()
+    early.answers["list"] = (0, HEADING + line(CONFIG.name, 7, "r-----"), "")
+    Xl(tmp_path / "run", early, store).save(DOMAIN, Path("/s/saved"))
+    assert [call[1] for call in early.calls] == ["save", "save"]
+
+
+def test_what_cannot_be_saved_though_it_is_up_is_not_tried_again(fake: FakeXl, tmp_path: Path) -> None:
+    fake.answers["save"] = (1, "", "No space left on device")
+    with pytest.raises(HypervisorError, match="No space left"):
+        Xl(tmp_path / "run", fake, FakeStore({CAN_SUSPEND: b"1"})).save(DOMAIN, Path("/s/saved"))
+    assert [call[1] for call in fake.calls] == ["save"]
+
+
+def test_a_guest_that_ends_before_it_is_up_is_not_waited_for(fake: FakeXl, tmp_path: Path) -> None:
+    class Ending(FakeStore):
+        def watch(self, path: str, callback: Callable[[str], None]) -> Callable[[], None]:
+            return lambda: None
+
+    fake.answers["save"] = TOO_EARLY
+    fake.answers["list"] = (0, HEADING + line(CONFIG.name, 7, "---sc-"), "")
+    with pytest.raises(HypervisorError, match="Bad mfn"):
+        Xl(tmp_path / "run", fake, Ending({})).save(DOMAIN, Path("/s/saved"))
+    assert [call[1] for call in fake.calls] == ["save", "list"]
+
+
 def test_create_leaves_no_daemon_and_no_file(xl: Xl, fake: FakeXl, tmp_path: Path) -> None:
     xl.create(CONFIG)
     (call,) = fake.calls
