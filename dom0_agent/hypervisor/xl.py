@@ -139,9 +139,13 @@ class Xl:
         self._run(command, _transfer_deadline(domain.memory), f"save of domain {domain.uuid}")
 
     def _kernel_is_up(self, domain: DomainInfo) -> bool:
-        """Whether the guest has said that it can be suspended; when in doubt, yes."""
+        """Whether the guest has said that it can be suspended, or its shim anything; when in doubt, yes.
+
+        Linux says it once, when it boots: not after a restore.
+        """
         try:
-            return self._store.read(_CAN_SUSPEND.format(domain.domid)) == b"1"
+            is_said = self._store.read(_CAN_SUSPEND.format(domain.domid)) == b"1"
+            return is_said or self.guest_facts(domain) != NO_FACTS
         except XenStoreError as error:
             logger.warning("suspend_support_unknown uuid=%s error=%s", domain.uuid, error)
             return True

@@ -136,10 +136,22 @@ def test_a_guest_that_has_only_just_begun_to_boot_is_waited_for(fake: FakeXl, tm
     assert [call[1] for call in early.calls] == ["save", "save"]
 
 
-def test_what_cannot_be_saved_though_it_is_up_is_not_tried_again(fake: FakeXl, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        pytest.param({CAN_SUSPEND: b"1"}, id="booted"),
+        pytest.param(
+            {CAN_SUSPEND: b"", "/local/domain/7/data/virmo/boot-id": b"5f0c9d2e-8a55-4e0b-9b57-0d6f2c2f7a10"},
+            id="restored",
+        ),
+    ],
+)
+def test_what_cannot_be_saved_though_it_is_up_is_not_tried_again(
+    nodes: dict[str, bytes], fake: FakeXl, tmp_path: Path
+) -> None:
     fake.answers["save"] = (1, "", "No space left on device")
     with pytest.raises(HypervisorError, match="No space left"):
-        Xl(tmp_path / "run", fake, FakeStore({CAN_SUSPEND: b"1"})).save(DOMAIN, Path("/s/saved"))
+        Xl(tmp_path / "run", fake, FakeStore(nodes)).save(DOMAIN, Path("/s/saved"))
     assert [call[1] for call in fake.calls] == ["save"]
 
 
