@@ -11,9 +11,10 @@ import shutil
 import time
 import uuid as uuids
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from dom0_agent.hypervisor.interface import DomainState, DomainType, HypervisorError
+from dom0_agent.hypervisor.interface import DomainState, DomainType
 from dom0_agent.omadm.status import Status
 from dom0_agent.operation import OperationRefused
 from dom0_agent.store.vms import StoredDisk
@@ -22,6 +23,7 @@ from dom0_agent.vm.files import SHARED
 from dom0_agent.vm.model import VmState
 from dom0_agent.vm.steps.base import Step, Work
 from dom0_agent.vm.steps.end import AskToShutDown
+from dom0_agent.vm.steps.start import persist
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +32,6 @@ SYSTEM = "system-"
 DATA_ROLE = "data"
 #: Seconds between looks at a guest that is to come up.
 LOOK = 0.5
-#: The old system must come back, also while the machine is too busy for the toolstack: how often to try, and seconds
-#: between.
-START_ATTEMPTS = 3
-START_PAUSE = 5.0
 
 
 class MakeSystem(Step):
@@ -108,19 +106,9 @@ class EndOldSystem(Step):
         work.services.end_domain(work.before.vmid)
 
     def undo(self, work: Work) -> None:
-        """Start the old system. What lets it fail may pass, so it is tried :data:`START_ATTEMPTS` times."""
-        if work.before.record.state is not VmState.RUNNING:
-            return
-        for left in reversed(range(START_ATTEMPTS)):
-            try:
-                self._start(work)
-            except HypervisorError as error:
-                if not left:
-                    raise
-                logger.warning("old_system_not_started vmid=%s left=%d error=%s", work.before.vmid, left, error)
-                time.sleep(START_PAUSE)
-            else:
-                return
+        """Start the old system, which must come back."""
+        if work.before.record.state is VmState.RUNNING:
+            persist(partial(self._start, work), work.before.vmid, time.sleep)
 
     def _start(self, work: Work) -> None:
         services, before = work.services, work.before

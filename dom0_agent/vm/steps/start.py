@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from uuid import UUID
 
-from dom0_agent.hypervisor.interface import DomainExists, DomainState, NoSuchDomain
+from dom0_agent.hypervisor.interface import DomainExists, DomainState, HypervisorError, NoSuchDomain
 from dom0_agent.vm.steps.base import Step, Work
 
 logger = logging.getLogger(__name__)
+
+#: A start that nobody asked for, whose failure nobody would answer: how often to try, and seconds between. What lets it
+#: fail may pass, such as a machine that is too busy for the toolstack because all its VMs start.
+START_ATTEMPTS = 3
+START_PAUSE = 5.0
+
+
+def persist(start: Callable[[], None], vmid: UUID, pause: Callable[[float], object]) -> None:
+    """Call ``start`` until it succeeds, at most :data:`START_ATTEMPTS` times; raises what the last one raised."""
+    for left in reversed(range(START_ATTEMPTS)):
+        try:
+            start()
+        except HypervisorError as error:
+            if not left:
+                raise
+            logger.warning("domain_not_started vmid=%s left=%d error=%s", vmid, left, error)
+            pause(START_PAUSE)
+        else:
+            return
 
 
 class StartPaused(Step):
@@ -46,8 +67,13 @@ class StartAgain(StartPaused):
 
     def do(self, work: Work) -> None:
         """Destroy, then create: the other way round, the old one's memory would be missing."""
-        work.services.hypervisor.destroy(work.vm.vmid)
-        self.build(work)
+
+        def start() -> None:
+            work.check()
+            work.services.hypervisor.destroy(work.vm.vmid)
+            self.build(work)
+
+        persist(start, work.vm.vmid, work.cancelled.wait)
 
 
 class LetRun(Step):

@@ -14,6 +14,7 @@ from dom0_agent.hypervisor.sim.faults import Fault
 from dom0_agent.vm import engine as engine_module
 from dom0_agent.vm.model import Primitive, SuspendKind, VmState
 from dom0_agent.vm.reconcile import PERSISTENCE, Finding
+from dom0_agent.vm.steps import start
 from tests.contract.support import Rig, SimBackend, domain_config, eventually
 from tests.contract.truth import assert_truth
 
@@ -26,18 +27,19 @@ def sim(rig: Rig) -> SimBackend:
     return rig.backend
 
 
+def is_up_again(rig: Rig, vmid: UUID, boot_id: str | None) -> bool:
+    """Whether the guest speaks, in another boot than that."""
+    domain = rig.hypervisor.find(vmid)
+    return domain is not None and rig.hypervisor.guest_facts(vmid).boot_id not in (None, boot_id)
+
+
 def reboot_and_wait(rig: Rig, vmid: UUID) -> None:
     """Let the guest reboot, and wait until it is up again, or down for good."""
     boot_id, _ = rig.beats(vmid)
     sim(rig).guest_ends(vmid, "reboot")
-
-    def settled() -> bool:
-        if rig.state(vmid) is VmState.POWERED_OFF:
-            return True
-        domain = rig.hypervisor.find(vmid)
-        return domain is not None and rig.hypervisor.guest_facts(vmid).boot_id not in (None, boot_id)
-
-    eventually(settled, 10, "it is up again, or off")
+    eventually(
+        lambda: rig.state(vmid) is VmState.POWERED_OFF or is_up_again(rig, vmid, boot_id), 10, "it is up again, or off"
+    )
 
 
 def test_a_guest_that_reboots_too_often_is_stopped_and_told(make_engine: MakeEngine) -> None:
@@ -68,19 +70,46 @@ def test_a_crashed_guest_is_started_again_where_that_is_wanted(make_engine: Make
     vmid = rig.running()
     boot_id, _ = rig.beats(vmid)
     sim(rig).guest_ends(vmid, "crash")
-    eventually(
-        lambda: (
-            rig.hypervisor.find(vmid) is not None and rig.hypervisor.guest_facts(vmid).boot_id not in (None, boot_id)
-        ),
-        10,
-        "it boots again",
-    )
+    eventually(lambda: is_up_again(rig, vmid, boot_id), 10, "it boots again")
     assert rig.state(vmid) is VmState.RUNNING
     sim(rig).guest_ends(vmid, "crash")
     eventually(lambda: rig.state(vmid) is VmState.POWERED_OFF, 10, "the loop is stopped")
 
 
-def test_a_restart_that_fails_is_powered_off_and_told(make_engine: MakeEngine) -> None:
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed is tried again without much of a pause."""
+    monkeypatch.setattr(start, "START_PAUSE", 0.05)
+
+
+def test_a_restart_succeeds_though_the_toolstack_fails_twice(make_engine: MakeEngine, at_once: None) -> None:
+    """R-012: after a boot of dom0 all VMs start at once, and a start may run into the toolstack's own time limits."""
+    rig = make_engine()
+    vmid = rig.running()
+    boot_id, _ = rig.beats(vmid)
+    sim(rig).faults.set(Fault("create", "fail", count=2))
+    sim(rig).guest_ends(vmid, "reboot")
+    eventually(lambda: is_up_again(rig, vmid, boot_id), 10, "it boots again")
+    assert rig.state(vmid) is VmState.RUNNING
+    assert rig.spontaneous() == []
+    assert_truth(rig)
+
+
+def test_power_off_ends_the_attempts_to_restart(make_engine: MakeEngine, caplog: pytest.LogCaptureFixture) -> None:
+    """R-014: it does not wait for the next one."""
+    rig = make_engine()
+    vmid = rig.running()
+    rig.beats(vmid)
+    sim(rig).faults.set(Fault("create", "fail"))
+    sim(rig).guest_ends(vmid, "reboot")
+    eventually(lambda: "domain_not_started" in caplog.text, 10, "the first attempt fails")
+    began = time.monotonic()
+    assert rig.do(vmid, Primitive.POWER_OFF).ok
+    assert time.monotonic() - began < start.START_PAUSE
+    assert rig.state(vmid) is VmState.POWERED_OFF
+
+
+def test_a_restart_that_fails_is_powered_off_and_told(make_engine: MakeEngine, at_once: None) -> None:
     rig = make_engine()
     vmid = rig.running()
     rig.beats(vmid)

@@ -14,7 +14,7 @@ from dom0_agent.hypervisor.sim.faults import Fault
 from dom0_agent.operation import OperationRefused, OperationResult
 from dom0_agent.vm.definition import Vm
 from dom0_agent.vm.model import Primitive, Rebuild, VmState
-from dom0_agent.vm.steps import rebuild as rebuild_steps
+from dom0_agent.vm.steps import start
 from tests.contract.support import MIB, Rig, SimBackend, eventually
 
 MakeEngine = Callable[..., Rig]
@@ -120,7 +120,7 @@ def test_the_old_system_is_started_again_by_a_toolstack_that_fails_once(
     make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R-012: a machine too busy for one start must not leave the VM without any system."""
-    monkeypatch.setattr(rebuild_steps, "START_PAUSE", 0.1)
+    monkeypatch.setattr(start, "START_PAUSE", 0.1)
     rig = make_engine(default_storage=MIB)
     vmid, boot_id = with_data(rig)
     assert isinstance(rig.backend, SimBackend)
