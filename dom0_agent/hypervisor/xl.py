@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,11 +40,10 @@ BUILD = 180.0
 #: Seconds for saving or restoring, and bytes a second that the slowest storage we serve still writes.
 SAVE_BASE = 60.0
 SAVE_RATE = 4 << 20
-#: Seconds that a guest which is to be saved gets for the beginning of its boot; and between looks at it.
-KERNEL_UP = 60.0
+#: Seconds that a guest which is to be saved gets for its boot, its kernel for what follows once it obeys requests to
+#: suspend; and between looks at it.
+UP, SETTLED = 180.0, 20.0
 _LOOK = 1.0
-#: What Linux writes once its kernel obeys requests to suspend. By the domain's number.
-_CAN_SUSPEND = "/local/domain/{}/control/feature-suspend"
 #: Seconds that the tools of a killed agent get to end by themselves at the next start.
 ORPHAN_DEADLINE = 120.0
 
@@ -122,49 +122,47 @@ class Xl:
     def save(self, domain: DomainInfo, path: Path) -> None:
         """``xl save``; when it fails by itself it has let the domain run on.
 
-        The guest's channel is closed first: memory of dom0 that a guest has mapped cannot be saved. Nor can a PV guest
-        whose kernel has only just begun: its memory is not laid out as xl needs it. That one is waited for.
+        The guest's channel is closed first: memory of dom0 that a guest has mapped cannot be saved. Nor can a guest
+        that is only just booting: a PV kernel that has not laid its memory out yet, a kernel that waits for its
+        devices. If that may be why it failed, the guest is waited for, and it is tried once more.
         """
         with self._rendezvous.quiet(domain.uuid):
-            was_up = self._kernel_is_up(domain)
+            had_spoken = self.guest_facts(domain) != NO_FACTS
             try:
                 self._save(domain, path)
-            except HypervisorError:
-                if was_up or not self._kernel_comes_up(domain):
+            except HypervisorError as error:
+                if had_spoken or not self._comes_up(domain):
                     raise
+                logger.warning("save_tried_again uuid=%s error=%s", domain.uuid, error)
                 self._save(domain, path)
 
     def _save(self, domain: DomainInfo, path: Path) -> None:
         command = ["xl", "save", str(domain.domid), str(path)]
         self._run(command, _transfer_deadline(domain.memory), f"save of domain {domain.uuid}")
 
-    def _kernel_is_up(self, domain: DomainInfo) -> bool:
-        """Whether the guest has said that it can be suspended, or its shim anything; when in doubt, yes.
+    def _comes_up(self, domain: DomainInfo) -> bool:
+        """Wait for the guest's shim to speak, or, where there may be none, for some time after its kernel did.
 
-        Linux says it once, when it boots: not after a restore.
+        ``False`` when the domain ends or changes meanwhile, or too much time passes.
         """
+        end, settled = time.monotonic() + UP, math.inf
+        while time.monotonic() < end:
+            if not any(found.domid == domain.domid and found.state is domain.state for found in self.domains()):
+                return False
+            if self.guest_facts(domain) != NO_FACTS or time.monotonic() > settled:
+                return True
+            if settled == math.inf and self._obeys_suspend(domain):
+                settled = time.monotonic() + SETTLED
+            time.sleep(_LOOK)
+        return False
+
+    def _obeys_suspend(self, domain: DomainInfo) -> bool:
+        """Whether its kernel says so. Linux does when it boots, before its devices are there; not after a restore."""
         try:
-            is_said = self._store.read(_CAN_SUSPEND.format(domain.domid)) == b"1"
-            return is_said or self.guest_facts(domain) != NO_FACTS
+            return self._store.read(f"/local/domain/{domain.domid}/control/feature-suspend") == b"1"
         except XenStoreError as error:
             logger.warning("suspend_support_unknown uuid=%s error=%s", domain.uuid, error)
-            return True
-
-    def _kernel_comes_up(self, domain: DomainInfo) -> bool:
-        """Wait for that, while the domain is there."""
-        changed = threading.Event()
-        end = time.monotonic() + KERNEL_UP
-        unwatch = self._store.watch(_CAN_SUSPEND.format(domain.domid), lambda _: changed.set())
-        try:
-            while not self._kernel_is_up(domain):
-                is_there = any(found.domid == domain.domid and found.state == domain.state for found in self.domains())
-                if not is_there or time.monotonic() > end:
-                    return False
-                changed.wait(_LOOK)
-                changed.clear()
-        finally:
-            unwatch()
-        return True
+            return False
 
     def unpause(self, domain: DomainInfo) -> None:
         """``xl unpause``, or the hypercall that it is where no device model has to be told."""

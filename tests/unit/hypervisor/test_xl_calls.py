@@ -107,64 +107,60 @@ def test_another_guest_has_its_button_pressed(fake: FakeXl, tmp_path: Path) -> N
     assert store.nodes == {}
 
 
-CAN_SUSPEND = "/local/domain/7/control/feature-suspend"
+BOOT_ID = {"/local/domain/7/data/virmo/boot-id": b"5f0c9d2e-8a55-4e0b-9b57-0d6f2c2f7a10"}
+OBEYS_SUSPEND = {"/local/domain/7/control/feature-suspend": b"1"}
 TOO_EARLY = (1, "", "xc: error: Bad mfn 0 for p2m frame list list: Internal error")
+RUNS = (0, HEADING + line(CONFIG.name, 7, "r-----"), "")
 
 
-class Booting(FakeStore):
-    """The guest's kernel says that it can be suspended once somebody watches for that."""
+class BootingXl(FakeXl):
+    """The guest boots while somebody looks at the domains, and cannot be saved before; ``seen`` is in XenStore then."""
 
-    def watch(self, path: str, callback: Callable[[str], None]) -> Callable[[], None]:
-        assert path == CAN_SUSPEND
-        self.nodes[path] = b"1"
-        callback(path)
-        return lambda: None
+    def __init__(self, seen: dict[str, bytes]) -> None:
+        super().__init__()
+        self.store = FakeStore({})
+        self.answers |= {"save": TOO_EARLY, "list": RUNS}
+        self._seen = seen
 
-
-def test_a_guest_that_has_only_just_begun_to_boot_is_waited_for(fake: FakeXl, tmp_path: Path) -> None:
-    """R-016: Suspend right after PowerOn. ``xl save`` fails at once while a PV kernel has not laid its memory out."""
-
-    class Early(FakeXl):
-        def __call__(self, argv: Sequence[str], deadline: float) -> ToolResult:
-            if argv[1] == "save":
-                self.answers["save"] = (0, "", "") if CAN_SUSPEND in store.nodes else TOO_EARLY
-            return super().__call__(argv, deadline)
-
-    store, early = Booting({}), Early()
-    early.answers["list"] = (0, HEADING + line(CONFIG.name, 7, "r-----"), "")
-    Xl(tmp_path / "run", early, store).save(DOMAIN, Path("/s/saved"))
-    assert [call[1] for call in early.calls] == ["save", "save"]
+    def __call__(self, argv: Sequence[str], deadline: float) -> ToolResult:
+        if argv[1] == "list":
+            self.store.nodes |= self._seen
+            self.answers["save"] = (0, "", "")
+        return super().__call__(argv, deadline)
 
 
-@pytest.mark.parametrize(
-    "nodes",
-    [
-        pytest.param({CAN_SUSPEND: b"1"}, id="booted"),
-        pytest.param(
-            {CAN_SUSPEND: b"", "/local/domain/7/data/virmo/boot-id": b"5f0c9d2e-8a55-4e0b-9b57-0d6f2c2f7a10"},
-            id="restored",
-        ),
-    ],
-)
-def test_what_cannot_be_saved_though_it_is_up_is_not_tried_again(
-    nodes: dict[str, bytes], fake: FakeXl, tmp_path: Path
-) -> None:
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest's boot takes no time, and neither does giving up on it."""
+    for name, seconds in (("UP", 0.3), ("SETTLED", 0.05), ("_LOOK", 0.01)):
+        monkeypatch.setattr(f"dom0_agent.hypervisor.xl.{name}", seconds)
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("seen", [pytest.param(BOOT_ID, id="shim"), pytest.param(OBEYS_SUSPEND, id="kernel")])
+def test_a_guest_that_has_only_just_begun_to_boot_is_waited_for(seen: dict[str, bytes], tmp_path: Path) -> None:
+    """R-016: Suspend right after PowerOn. ``xl save`` fails while a kernel is not up yet."""
+    booting = BootingXl(seen)
+    Xl(tmp_path / "run", booting, booting.store).save(DOMAIN, Path("/s/saved"))
+    calls = [call[1] for call in booting.calls]
+    assert calls == ["save", *["list"] * (len(calls) - 2), "save"]
+
+
+def test_what_cannot_be_saved_though_it_is_up_is_not_tried_again(fake: FakeXl, tmp_path: Path) -> None:
     fake.answers["save"] = (1, "", "No space left on device")
     with pytest.raises(HypervisorError, match="No space left"):
-        Xl(tmp_path / "run", fake, FakeStore(nodes)).save(DOMAIN, Path("/s/saved"))
+        Xl(tmp_path / "run", fake, FakeStore(dict(BOOT_ID))).save(DOMAIN, Path("/s/saved"))
     assert [call[1] for call in fake.calls] == ["save"]
 
 
-def test_a_guest_that_ends_before_it_is_up_is_not_waited_for(fake: FakeXl, tmp_path: Path) -> None:
-    class Ending(FakeStore):
-        def watch(self, path: str, callback: Callable[[str], None]) -> Callable[[], None]:
-            return lambda: None
-
-    fake.answers["save"] = TOO_EARLY
-    fake.answers["list"] = (0, HEADING + line(CONFIG.name, 7, "---sc-"), "")
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("listed", [pytest.param("---sc-", id="ends"), pytest.param("r-----", id="stays mute")])
+def test_a_guest_that_does_not_come_up_is_not_waited_for_for_ever(listed: str, fake: FakeXl, tmp_path: Path) -> None:
+    """The first complaint is what is told."""
+    fake.answers |= {"save": TOO_EARLY, "list": (0, HEADING + line(CONFIG.name, 7, listed), "")}
     with pytest.raises(HypervisorError, match="Bad mfn"):
-        Xl(tmp_path / "run", fake, Ending({})).save(DOMAIN, Path("/s/saved"))
-    assert [call[1] for call in fake.calls] == ["save", "list"]
+        Xl(tmp_path / "run", fake, FakeStore({})).save(DOMAIN, Path("/s/saved"))
+    assert [call[1] for call in fake.calls].count("save") == 1
 
 
 def test_create_leaves_no_daemon_and_no_file(xl: Xl, fake: FakeXl, tmp_path: Path) -> None:
