@@ -23,9 +23,8 @@ from virmo_server.services import Services
 
 #: How often overdue orders and lost sessions are looked for; requests that show orders look by themselves.
 SWEEP_SECONDS = 30
-#: Threads of a process that work on DM messages. More would share what waits among them, and a message that is worked
-#: on with others costs a fraction of one alone.
-POSTGRESQL_THREADS = 2
+#: Threads of a process that work on DM messages, where one of them may have to wait for a device.
+POSTGRESQL_THREADS = 4
 
 
 def make_app(services: Services) -> Starlette:

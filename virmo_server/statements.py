@@ -9,6 +9,7 @@ fixed shape without ORM entities only; what the ORM holds unflushed is not seen 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,7 +188,8 @@ Write = tuple[Prepared, Sequence[Row]]
 
 
 def write_all(connection: Connection, writes: Iterable[Write]) -> None:
-    """Run them, those of one statement together, the statements in the order of their first.
+    """Run them, those of one statement together, the statements in the order of their first. PostgreSQL gets them in
+    one go and answers once.
 
     So writes of different statements that touch the same rows are in one order whoever asks for them.
     """
@@ -195,10 +197,18 @@ def write_all(connection: Connection, writes: Iterable[Write]) -> None:
     for prepared, rows in writes:
         together.setdefault(prepared, []).extend(rows)
     try:
-        for prepared, all_rows in together.items():
-            prepared.run(connection, all_rows)
+        with _pipeline(connection):
+            for prepared, all_rows in together.items():
+                prepared.run(connection, all_rows)
     except connection.dialect.loaded_dbapi.Error as error:
         raise _translated(connection, error) from error
+
+
+def _pipeline(connection: Connection) -> AbstractContextManager[Any]:
+    if connection.dialect.name != "postgresql":
+        return nullcontext()
+    pipeline: AbstractContextManager[Any] = connection.connection.dbapi_connection.pipeline()  # type: ignore[union-attr]
+    return pipeline
 
 
 def _takes_many(connection: Connection) -> bool:

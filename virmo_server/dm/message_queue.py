@@ -1,6 +1,7 @@
 """DM messages on their way from the event loop to the threads that work on them, several in one transaction.
 
-Beginning and ending a transaction costs as much as a message, so what waits together is worked on together. Messages
+Beginning and ending a transaction costs as much as a message, so what waits together is worked on together: one thread
+takes all there is, and another one begins only when that one is held up, by somebody who has locked a device. Messages
 of one device never share a transaction. Knows nothing of what is done with messages.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from virmo_server.dm.conversation import Alone, Answer, Busy, Question
 
 #: Messages in one transaction: more save little, and each waits for the last.
 MAX_TOGETHER = 16
+#: Seconds after which a thread that is at work counts as held up.
+HELD_UP = 0.1
 
 Outcome = Answer | BaseException
 Work = Callable[[Sequence[Question]], Sequence[Outcome]]
@@ -35,6 +39,8 @@ class MessageQueue:
         self._threads = [threading.Thread(target=self._run, name=f"dm-{number}") for number in range(threads)]
         self._waiting: deque[_Waiting] = deque()
         self._change = threading.Condition()
+        self._begun: dict[str, float] = {}  # threads that are at work, and since when
+        self._is_watched = False  # a thread waits for that to have lasted too long
         self._closing = False
 
     def start(self) -> None:
@@ -49,7 +55,8 @@ class MessageQueue:
             if self._closing:
                 raise Busy("the server is stopping")
             self._waiting.append(waiting)
-            self._change.notify()
+            if not self._begun or not self._is_watched:  # else there is somebody who looks at it in time
+                self._change.notify()
         return await waiting.answer
 
     def close(self) -> None:
@@ -67,9 +74,19 @@ class MessageQueue:
 
     def _take(self) -> list[_Waiting]:
         """What is to be worked on next; nothing when all is done and the queue is closed."""
+        name = threading.current_thread().name
         with self._change:
-            while not self._waiting and not self._closing:
-                self._change.wait()
+            self._begun.pop(name, None)
+            while not (self._waiting and self._may_begin()):
+                if self._waiting:
+                    self._is_watched = True
+                    self._change.wait(HELD_UP)
+                    self._is_watched = False
+                elif self._closing:
+                    return []
+                else:
+                    self._change.wait()
+            self._begun[name] = time.monotonic()
             taken: dict[str, _Waiting] = {}
             later: list[_Waiting] = []
             while self._waiting and len(taken) < MAX_TOGETHER:
@@ -78,6 +95,10 @@ class MessageQueue:
                     later.append(waiting)
             self._waiting.extendleft(reversed(later))
             return list(taken.values())
+
+    def _may_begin(self) -> bool:
+        now = time.monotonic()
+        return all(now - begun >= HELD_UP for begun in self._begun.values())
 
     def _outcomes(self, questions: Sequence[Question]) -> Sequence[Outcome]:
         try:

@@ -11,6 +11,7 @@ import pytest
 from dom0_agent.omadm import commands as c
 from dom0_agent.omadm.codec import XML_MEDIA_TYPE, codec_for
 from dom0_agent.omadm.status import ProtocolError
+from virmo_server.dm import message_queue
 from virmo_server.dm.conversation import Alone, Answer, Busy, Question
 from virmo_server.dm.message_queue import MAX_TOGETHER, MessageQueue, Outcome
 
@@ -102,10 +103,34 @@ def test_a_message_whose_device_is_busy_is_worked_on_alone() -> None:
     assert work.batches == [["first"], ["a", "b", "c"], ["b"]]
 
 
-def test_several_threads_share_the_work() -> None:
+def test_messages_gather_while_one_thread_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several threads would share them, and each share costs a transaction."""
+    monkeypatch.setattr(message_queue, "HELD_UP", 60.0)
     work = Work(hold=True)
-    assert len(run(work, *(question(f"board-{number}") for number in range(40)), threads=4)) == 40
-    assert sorted(source for batch in work.batches for source in batch) == sorted(f"board-{n}" for n in range(40))
+    assert len(run(work, *(question(f"board-{number}") for number in range(9)), threads=4)) == 9
+    assert [len(batch) for batch in work.batches] == [1, 8]
+
+
+def test_another_thread_goes_on_when_one_is_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By somebody who has locked a device: the others need not wait for that."""
+    monkeypatch.setattr(message_queue, "HELD_UP", 0.02)
+    work = Work(hold=True)
+
+    async def ask_in_turn() -> list[Answer]:
+        queue = MessageQueue(work, 4)
+        queue.start()
+        tasks = []
+        for number in range(4):
+            tasks.append(asyncio.create_task(queue.ask(question(f"board-{number}"))))
+            while len(work.batches) <= number:
+                await asyncio.sleep(0.005)
+        work.go()
+        answers = await asyncio.gather(*tasks)
+        await asyncio.to_thread(queue.close)
+        return answers
+
+    assert len(asyncio.run(ask_in_turn())) == 4
+    assert work.batches == [[f"board-{number}"] for number in range(4)]
 
 
 def test_who_has_gone_is_not_answered() -> None:
