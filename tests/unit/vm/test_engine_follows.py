@@ -96,7 +96,7 @@ def test_a_restart_succeeds_though_the_toolstack_fails_twice(make_engine: MakeEn
 
 
 def test_power_off_ends_the_attempts_to_restart(make_engine: MakeEngine, caplog: pytest.LogCaptureFixture) -> None:
-    """R-014: it does not wait for the next one."""
+    """R-024: it does not wait for the next one."""
     rig = make_engine()
     vmid = rig.running()
     rig.beats(vmid)
