@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dom0_agent.hypervisor.interface import DomainType, HypervisorError
-from dom0_agent.images.model import ImageDisk, VerifiedImage
+from dom0_agent.images.model import VerifiedImage
 from dom0_agent.store.vms import StoredDisk
 from dom0_agent.vm.config import VmConfig
 from dom0_agent.vm.definition import Definition, data_device
@@ -35,11 +35,7 @@ class MakeFiles(Step):
         directory = services.files.make(work.vm.vmid)
         work.expected = _needed(image) + allocation.storage
         services.files.require_space(work.expected, f"VM {work.vm.vmid}")
-        kernel, ramdisk = (
-            self._link(work, source, directory / name)
-            for source, name in ((image.kernel, "kernel"), (image.ramdisk, "ramdisk"))
-        )
-        disks = [self._disk(work, disk, directory) for disk in image.disks]
+        definition, disks = take_system(work, image, directory)
         if allocation.storage:
             device = data_device(disk.device for disk in disks)
             data = directory / f"{device}.raw"
@@ -47,7 +43,6 @@ class MakeFiles(Step):
             disks.append(StoredDisk(str(data), device, role="data"))
         services.files.make_durable(directory)
         services.files.make_durable(directory.parent)
-        definition = Definition(DomainType(image.type), image.vcpus, image.cmdline, kernel, ramdisk)
         record = replace(work.vm.record, allocation=allocation, img_id=image.img_id)
         macs = work.vm.macs or ((_new_mac(),) if services.config.bridge else ())
         work.vm = replace(
@@ -68,21 +63,6 @@ class MakeFiles(Step):
         """Remove the directory."""
         work.services.admission.dismiss((work.vm.vmid,))
         work.services.files.discard(work.vm.vmid)
-
-    def _link(self, work: Work, source: Path | None, target: Path) -> Path | None:
-        if source is None:
-            return None
-        work.services.files.link(source, target)
-        return target
-
-    def _disk(self, work: Work, disk: ImageDisk, directory: Path) -> StoredDisk:
-        target = directory / f"{disk.device}.raw"
-        work.check()
-        if disk.format == "raw":
-            work.services.files.copy(disk.path, target)
-        else:
-            work.services.files.convert(disk.path, target, disk.virtual_size)
-        return StoredDisk(str(target), disk.device)
 
 
 class Hide(Step):
@@ -113,6 +93,30 @@ class EmptyTrash(Step):
             work.services.files.empty_trash(work.vm.vmid)
         except (FilesError, HypervisorError) as error:
             logger.error("trash_stays vmid=%s error=%s", work.vm.vmid, error)
+
+
+def take_system(work: Work, image: VerifiedImage, directory: Path) -> tuple[Definition, list[StoredDisk]]:
+    """Put a system into a VM's ``directory``: the image's kernel and RAM disk, and disks of its own made from the
+    image's. Not durable before the directory is. May be given up before each disk."""
+    files = work.services.files
+
+    def link(source: Path | None, name: str) -> Path | None:
+        if source is None:
+            return None
+        files.link(source, directory / name)
+        return directory / name
+
+    kernel, ramdisk = link(image.kernel, "kernel"), link(image.ramdisk, "ramdisk")
+    disks = []
+    for disk in image.disks:
+        target = directory / f"{disk.device}.raw"
+        work.check()
+        if disk.format == "raw":
+            files.copy(disk.path, target)
+        else:
+            files.convert(disk.path, target, disk.virtual_size)
+        disks.append(StoredDisk(str(target), disk.device))
+    return Definition(DomainType(image.type), image.vcpus, image.cmdline, kernel, ramdisk), disks
 
 
 def initial_allocation(config: VmConfig, image: VerifiedImage) -> Allocation:

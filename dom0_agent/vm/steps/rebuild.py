@@ -14,15 +14,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from dom0_agent.hypervisor.interface import DomainState, DomainType
+from dom0_agent.hypervisor.interface import DomainState
 from dom0_agent.omadm.status import Status
 from dom0_agent.operation import OperationRefused
 from dom0_agent.store.vms import StoredDisk
-from dom0_agent.vm.definition import Definition, Vm
+from dom0_agent.vm.definition import Vm
 from dom0_agent.vm.files import SHARED
 from dom0_agent.vm.model import VmState
 from dom0_agent.vm.steps.base import Step, Work
 from dom0_agent.vm.steps.end import AskToShutDown
+from dom0_agent.vm.steps.files import take_system
 from dom0_agent.vm.steps.start import persist
 
 logger = logging.getLogger(__name__)
@@ -59,21 +60,10 @@ class MakeSystem(Step):
                 Status.NOT_ALLOWED, f"the image has a disk {', '.join(taken)}, where VM {vm.vmid} has its data"
             )
         directory.mkdir(mode=0o700)
-        kernel = self._link(work, image.kernel, directory / "kernel")
-        ramdisk = self._link(work, image.ramdisk, directory / "ramdisk")
-        disks: list[StoredDisk] = []
-        for disk in image.disks:
-            target = directory / f"{disk.device}.raw"
-            work.check()
-            if disk.format == "raw":
-                services.files.copy(disk.path, target)
-            else:
-                services.files.convert(disk.path, target, disk.virtual_size)
-            disks.append(StoredDisk(str(target), disk.device))
+        definition, disks = take_system(work, image, directory)
         disks += [self._data(work, disk, directory) for disk in kept]
         services.files.make_durable(directory)
         services.files.make_durable(home)
-        definition = Definition(DomainType(image.type), image.vcpus, image.cmdline, kernel, ramdisk)
         work.vm = replace(vm, definition=definition, disks=tuple(disks))
 
     def undo(self, work: Work) -> None:
@@ -86,12 +76,6 @@ class MakeSystem(Step):
         target = directory / f"{disk.device}.raw"
         work.services.files.set_size(target, work.before.record.allocation.storage)
         return replace(disk, path=str(target))
-
-    def _link(self, work: Work, source: Path | None, target: Path) -> Path | None:
-        if source is None:
-            return None
-        work.services.files.link(source, target)
-        return target
 
 
 class EndOldSystem(Step):
