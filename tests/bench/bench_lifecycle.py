@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from image.guest import build_guest  # noqa: E402 - found by the path above
 from image.qemu import open_dom0  # noqa: E402
+from tests.nested.bundles import unpack_guest  # noqa: E402
 
 TARGET = 1.10
 LIFE = ("create", "poweroff", "poweron", "suspend", "resume", "delete")
@@ -37,10 +37,7 @@ def measure(rounds: int, operations: Sequence[str]) -> dict[str, dict[str, list[
     """Side → operation → seconds of each round."""
     with tempfile.TemporaryDirectory(prefix="virmo-bench-") as scratch:
         guest = Path(scratch) / "guest"
-        guest.mkdir()
-        subprocess.run(["tar", "--zstd", "-xf", build_guest("x86_64"), "-C", str(guest)], check=True, timeout=300)
-        (guest / "vmlinux").rename(guest / "kernel")
-        (guest / "initramfs").rename(guest / "ramdisk")
+        unpack_guest(build_guest("x86_64"), guest)
         with open_dom0("x86_64") as dom0:
             dom0.run(["systemctl", "stop", "virmo-agent"], check=False)
             dom0.put(guest, f"{PLACE}/guest")

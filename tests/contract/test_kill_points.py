@@ -17,7 +17,7 @@ from sqlite3 import Connection
 
 import pytest
 
-from dom0_agent.operation import Origin
+from dom0_agent.operation import OperationResult, Origin
 from dom0_agent.store.database import Database
 from dom0_agent.vm.config import VmConfig
 from dom0_agent.vm.model import Primitive, VmState
@@ -153,25 +153,30 @@ def check_after_restart(root: Path, primitive: Primitive, expected_reports: int)
     """A new agent comes up, finds or makes everything right, and tells the end of the operation if that is due."""
     rig = open_rig(root)
     try:
-        rig.engine.start()
-        assert rig.engine.drain(2 * rig.backend.patience)
-        assert_truth(rig)
-        transition = TRANSITIONS[primitive]
-        states = [record.state for record in rig.engine.list()]
-        allowed = [*transition.sources & set(VmState), transition.target]
-        if transition.target is VmState.DELETED and not states:
-            states = [VmState.DELETED]
-        assert len(states) == 1
-        assert states[0] in allowed
-        reported = [event.result for event in rig.events if event.result is not None and event.origin == ORIGIN]
+        reported = settled(rig, primitive)
         assert len(reported) == expected_reports, reported
-        for result in reported:
-            assert result is not None
-            assert result.ok == (states == [transition.target]), result.message
         check_guest(rig, root)
     finally:
         rig.stop()
         rig.hypervisor.close()
+
+
+def settled(rig: Rig, primitive: Primitive) -> list[OperationResult]:
+    """Start its agent, which finds or makes everything right; the ends of the operation that it told, all true."""
+    rig.engine.start()
+    assert rig.engine.drain(2 * rig.backend.patience)
+    assert_truth(rig)
+    transition = TRANSITIONS[primitive]
+    states = [record.state for record in rig.engine.list()]
+    allowed = [*transition.sources & set(VmState), transition.target]
+    if transition.target is VmState.DELETED and not states:
+        states = [VmState.DELETED]
+    assert len(states) == 1
+    assert states[0] in allowed
+    reported = [event.result for event in rig.events if event.result is not None and event.origin == ORIGIN]
+    for result in reported:
+        assert result.ok == (states == [transition.target]), result.message
+    return reported
 
 
 def check_guest(rig: Rig, root: Path) -> None:

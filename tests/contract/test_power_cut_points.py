@@ -19,10 +19,9 @@ import pytest
 from dom0_agent.store.database import Database
 from dom0_agent.vm import engine
 from dom0_agent.vm.model import Primitive, VmState
-from dom0_agent.vm.states import TRANSITIONS
 from tests.contract.support import Rig, open_backend
-from tests.contract.test_kill_points import ORIGIN, counted, open_rig, perform
-from tests.contract.truth import assert_truth
+from tests.contract.test_kill_points import counted, open_rig, perform, settled
+from tests.contract.test_kill_points_pausing import machine
 
 #: What ``PRAGMA synchronous`` says where each commit is flushed.
 FULL = 2
@@ -77,26 +76,11 @@ def test_power_goes_at_every_journal_write(
             open_backend(root).close()
 
 
-def machine(root: Path) -> Path:
-    """A new machine's directory."""
-    root.mkdir()
-    return root
-
-
 def check(root: Path, primitive: Primitive) -> None:
     """What the agent of the next boot makes of it. What ran runs in a new boot of its guest."""
     rig = open_rig(root)
     try:
-        rig.engine.start()
-        assert rig.engine.drain(2 * rig.backend.patience)
-        assert_truth(rig)
-        transition = TRANSITIONS[primitive]
-        states = [record.state for record in rig.engine.list()] or [VmState.DELETED]
-        assert states[0] in (*transition.sources & set(VmState), transition.target)
-        assert len(states) == 1
-        for event in rig.events:
-            if event.result is not None and event.origin == ORIGIN:
-                assert event.result.ok == (states == [transition.target]), event.result.message
+        settled(rig, primitive)
         check_guest(rig, root)
     finally:
         rig.stop()

@@ -17,6 +17,14 @@ TIMEOUT = 300
 INITTAB = Path(__file__).parent.parent.parent / "image/files/guest/etc/inittab"
 
 
+def unpack_guest(bundle: Path, folder: Path) -> None:
+    """What a domain of the sample guest is built from: ``kernel`` and ``ramdisk``, in a new ``folder``."""
+    folder.mkdir()
+    subprocess.run(["tar", "--zstd", "-xf", bundle, "-C", folder], check=True, timeout=TIMEOUT)
+    (folder / "vmlinux").rename(folder / "kernel")
+    (folder / "initramfs").rename(folder / "ramdisk")
+
+
 def build_over(folder: Path, name: str, over: Ramdisk, memory: int, *, vcpus: int | None = None) -> Path:
     """A bundle ``NAME.tar.zst`` in ``folder``: the x86-64 sample guest with ``over`` in its RAM disk."""
     work = folder / name

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 
 from image.guest import build_guest
 from image.qemu import Dom0, open_dom0
+from tests.nested.bundles import unpack_guest
 
 pytestmark = pytest.mark.nested
 
@@ -65,12 +65,7 @@ def lay_out(folder: Path, arch: str) -> None:
         else:
             (folder / "lib").mkdir(exist_ok=True)
             shutil.copy(source, folder / "lib")
-    guest = folder / "guest"
-    guest.mkdir()
-    bundle = build_guest(arch)
-    subprocess.run(["tar", "--zstd", "-xf", str(bundle), "-C", str(guest)], check=True, timeout=300)
-    (guest / "vmlinux").rename(guest / "kernel")
-    (guest / "initramfs").rename(guest / "ramdisk")
+    unpack_guest(build_guest(arch), folder / "guest")
 
 
 @pytest.mark.long

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from image.guest import build_guest
 from image.initramfs import Ramdisk
+from tests.nested.bundles import unpack_guest
 
 REPOSITORY = Path(__file__).parent.parent.parent.parent
 #: Where the folder lies in dom0.
@@ -23,17 +23,13 @@ def lay_out(folder: Path, code: tuple[str, ...], shim: str, programs: Mapping[st
     ignore = shutil.ignore_patterns("__pycache__")
     for name in code:
         shutil.copytree(REPOSITORY / name, folder / name, ignore=ignore)
-    bundle = build_guest("x86_64", say=print)
     guest = folder / "guest"
-    guest.mkdir()
-    subprocess.run(["tar", "--zstd", "-xf", str(bundle), "-C", str(guest)], check=True, timeout=300)
-    (guest / "vmlinux").rename(guest / "kernel")
-    ramdisk = (guest / "initramfs").rename(guest / "ramdisk")
+    unpack_guest(build_guest("x86_64", say=print), guest)
     other = Ramdisk()  # one archive after another: the kernel takes the last of each file
     other.file("usr/lib/virmo/shim", shim.encode(), executable=True)
     for name, source in programs.items():
         other.file(f"root/{name}", source.read_bytes())
-    (guest / "other-ramdisk").write_bytes(ramdisk.read_bytes() + other.archive())
+    (guest / "other-ramdisk").write_bytes((guest / "ramdisk").read_bytes() + other.archive())
 
 
 def python(module: str, *arguments: str) -> list[str]:
