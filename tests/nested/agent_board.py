@@ -15,7 +15,6 @@ from image.qemu import Dom0
 from image.story.nested_board import STATE_DIR, NestedBoard
 from image.story.server import Server
 from image.story.steps import DEV_ID, DEVICE, agent_yaml
-from tests.nested.conftest import eventually
 
 HERE = Path(__file__).parent
 PROGRAMS = "/root/programs"  #: where dom0 has the programs of ``tests/nested/dom0``
@@ -23,8 +22,7 @@ MEDIA_TYPE = "application/vnd.virmo.bundle+tar"
 STATE_CHANGED = "Reversed-Domain-Name: org.virmo/statechanged"
 GUEST_TIMEOUT = 600.0  #: beside much other work an emulated guest was seen to need more than four minutes
 ORDER_TIMEOUT = 600
-LEAKS_GO = 180.0
-POLL = 0.5
+LEAKS_GO, LEAKS_LOOK = 180.0, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +120,37 @@ class AgentBoard(NestedBoard):
 
     # -- power --------------------------------------------------------------------------------------------------------
 
+    def cut_power_during(self, kind: str, wanted: str, *order: str, delay: float = 0.0) -> dict[str, Any]:
+        """Give an order, take the power away ``delay`` seconds after the agent is at that work, and boot again; how
+        the order ended.
+
+        The work is seen in dom0 (``dom0/await_work.py``).
+        """
+        waiting = ["python3", f"{PROGRAMS}/await_work.py", kind, wanted, "240"]
+        with self.dom0.start(waiting) as process:
+            assert process.stdout is not None
+            try:
+                assert process.stdout.readline() == b"waiting\n"
+                placed = self.place(*order)
+                assert process.stdout.readline() == b"reached\n", f"{wanted!r} was not seen during {' '.join(order)}"
+                time.sleep(delay)
+                self.dom0.power_cut()
+            finally:
+                process.kill()
+        self.boot()
+        return self.ended(placed)
+
+    def boot(self) -> None:
+        """Switch on again, and wait until the agent is there and the server knows where."""
+        self.dom0.boot()
+        self._found_again()
+
     def reboot(self) -> None:
-        """Restart dom0 in order, and wait until the agent is there and the server knows where."""
+        """Restart dom0 in order, and wait as after :meth:`boot`."""
         self.dom0.reboot()
+        self._found_again()
+
+    def _found_again(self) -> None:
         self.__dict__.pop("notification_url", None)  # another port of this machine leads to dom0 now
         self.server.virmo("device", "set", DEVICE, "--notify-url", self.notification_url)
         self.await_agent()
@@ -156,27 +182,23 @@ class AgentBoard(NestedBoard):
 
     def await_state(self, name: str, state: str, seconds: float = 240.0) -> None:
         """Wait until the agent shows a State."""
-        eventually(lambda: bool(self.vms()[name]["state"] == state), f"{name} is {state}", seconds)
+        self._await("state", f"{self.vmid(name)}={state}", seconds, f"{name} is {state}")
 
     def await_guest(self, name: str, not_boot: str | None = None) -> str:
         """Wait until a VM's guest has spoken, in another boot than ``not_boot``; its boot id."""
-        end = time.monotonic() + GUEST_TIMEOUT
-        while True:
-            shown = self.show(name)
-            boot_id = shown.get("guest_boot_id")
-            if boot_id not in (None, not_boot) and shown.get("guest_beats") is not None:
-                return str(boot_id)
-            assert time.monotonic() < end, f"the guest of {name} does not speak: {shown}\n{self.agent_log()}"
-            time.sleep(POLL)
+        argv = ["python3", f"{PROGRAMS}/await_guest.py", self.vmid(name), str(GUEST_TIMEOUT)]
+        told = self.dom0.run([*argv, *([not_boot] if not_boot else [])], timeout=GUEST_TIMEOUT + 120, check=False)
+        assert told.rc == 0, f"the guest of {name} does not speak: {told.stdout}{told.stderr}\n{self.agent_log()}"
+        return told.stdout.strip()
 
     def await_agent(self, seconds: float = 240.0) -> None:
         """Wait until the agent answers and has finished or undone what was interrupted."""
+        self._await("idle", "-", seconds, "the agent is up and has nothing to do")
 
-        def settled() -> bool:
-            asked = self.dom0.run(["virmoctl", "--json", "vm", "list"], check=False, timeout=120)
-            return asked.rc == 0 and all(row["running_step"] is None for row in json.loads(asked.stdout))
-
-        eventually(settled, "the agent is up and has nothing to do", seconds)
+    def _await(self, kind: str, wanted: str, seconds: float, what: str) -> None:
+        argv = ["python3", f"{PROGRAMS}/await_work.py", kind, wanted, str(seconds)]
+        told = self.dom0.run(argv, timeout=seconds + 120, check=False)
+        assert told.rc == 0, f"not within {seconds:.0f} s: {what}\n{told.stderr}{self.agent_log()}"
 
     def probe(self, name: str, state: str, *command: str, seconds: float = 120.0) -> Probed:
         """Do something to a VM's domain in dom0, and measure when State was right."""
@@ -190,21 +212,25 @@ class AgentBoard(NestedBoard):
 
     def settled(self) -> None:
         """Xen comes to agree with every State, and nothing is left of anything else."""
-        eventually(lambda: self.leaks() == [], f"nothing leaks: {self.leaks()}", LEAKS_GO)
+        end = time.monotonic() + LEAKS_GO
+        while found := self.leaks():
+            assert time.monotonic() < end, found
+            time.sleep(LEAKS_LOOK)
 
     def leaks(self) -> list[str]:
         """What is there of VMs and images that no VM or image needs: domains, files, loop devices, interfaces."""
-        vms = {row["vmid"]: row for row in self.ctl("vm", "list")}
-        images = {row["img_id"]: row for row in self.ctl("image", "list")}
+        facts = json.loads(self.dom0.run(["python3", "-c", _FACTS, STATE_DIR], timeout=120).stdout)
+        vms = {row["vmid"]: row for row in facts["agent_vms"]}
+        images = {row["img_id"]: row for row in facts["agent_images"]}
         running = {vmid for vmid, row in vms.items() if row["state"] == "RUNNING"}
         suspended = {vmid for vmid, row in vms.items() if row["state"] == "SUSPENDED"}
         made = {vmid for vmid, row in vms.items() if row["state"] != "NOT_CREATED"}
         contents = {str(row["location"]) for row in images.values() if row["location"]}
         unfinished = {img_id for img_id, row in images.items() if row["state"] != "DOWNLOADED"}
-        facts = json.loads(self.dom0.run(["python3", "-c", _FACTS, STATE_DIR], timeout=120).stdout)
         found = [f"domain {name}" for name in facts["domains"] if name.removeprefix("virmo-") not in running]
         found += [f"files {path}" for path in facts["vms"] if Path(path).name not in made]
         found += [f"saved state {path}" for path in facts["saved"] if Path(path).parent.name not in suspended]
+        found += [f"VM without a node {vmid}" for vmid, row in vms.items() if not row["node"]]
         found += [f"trash {path}" for path in facts["trash"]]
         found += [f"download {path}" for path in facts["downloads"] if Path(path).name not in unfinished]
         found += [f"staging {path}" for path in facts["staging"]]
@@ -220,9 +246,10 @@ def _name(row: Mapping[str, Any]) -> str:
     return str(row["node"]).rpartition("/")[2].rpartition("-")[0]
 
 
-#: What is on the machine, seen without the agent.
+#: What the agent says, and what is on the machine, seen without it.
 _FACTS = """
 import glob, json, os, subprocess, sys
+from dom0_agent.control_client import DEFAULT_SOCKET, call
 def run(*argv):
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 def below(name):
@@ -230,6 +257,7 @@ def below(name):
     return [os.path.join(folder, entry) for entry in os.listdir(folder)] if os.path.isdir(folder) else []
 rows = [line.split() for line in run("xl", "list").splitlines()[1:]]
 print(json.dumps({
+    "agent_vms": call(DEFAULT_SOCKET, "vm.list"), "agent_images": call(DEFAULT_SOCKET, "image.list"),
     "domains": [row[0] for row in rows if row[0].startswith("virmo-")],
     "vif_domains": ["vif" + row[1] for row in rows],
     "vms": below("vms"), "saved": glob.glob(os.path.join(sys.argv[1], "vms", "*", "saved*")),
