@@ -57,6 +57,8 @@ class Arch:
     guest_kernel: str
     hypervisor_package: str
     hypervisor_file: str
+    #: the program that emulates an hvm guest's machine; none where there are no such guests
+    device_model_packages: tuple[str, ...]
     guest_types: tuple[str, ...]
     guest_args: str
     elf_machine: int
@@ -95,6 +97,7 @@ ARCHES = {
             guest_kernel="linux-image-cloud-amd64",
             hypervisor_package="xen-hypervisor-4.17-amd64",
             hypervisor_file="xen-4.17-amd64.gz",
+            device_model_packages=("qemu-system-xen",),
             guest_types=("pv", "pvh"),
             guest_args="",
             elf_machine=62,
@@ -135,6 +138,7 @@ boot""",
             guest_kernel="linux-image-cloud-arm64",
             hypervisor_package="xen-hypervisor-4.17-arm64",
             hypervisor_file="xen-4.17-arm64",
+            device_model_packages=(),
             guest_types=("pvh",),
             # Memory set aside for devices that a guest has not: without these the RAM disk does not fit into 128 MiB.
             guest_args="cma=0 swiotlb=noforce",

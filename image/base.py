@@ -78,6 +78,9 @@ _EXCLUDED = (
     "/usr/share/bash-completion/*",
     "/usr/share/zsh/*",
     "/usr/share/i18n/*",
+    # The device model's libspice brings a multimedia library, and that the names of all languages: 20 MB.
+    "/usr/share/iso-codes/*",
+    "/usr/share/xml/iso-codes/*",
 )
 _REMOVED = ("boot", "dev", "var/cache/apt", "var/lib/apt", "etc/apt", "var/cache/debconf")
 _BOOTSTRAP_TIMEOUT = 1200.0
@@ -131,6 +134,11 @@ class Base:
         return self.entry.path / "packages.txt"
 
 
+def packages(arch: Arch) -> tuple[str, ...]:
+    """What is installed in a dom0 of this architecture; its kernel comes by another way."""
+    return (*PACKAGES, arch.hypervisor_package, *arch.device_model_packages)
+
+
 def build_base(arch: Arch, cache: Cache, progress: Progress) -> Base:
     """The base layer, from the cache when nothing it is made of has changed."""
     ensure_packages(BUILD_TOOLS)
@@ -139,7 +147,7 @@ def build_base(arch: Arch, cache: Cache, progress: Progress) -> Base:
     configured = None if arch == own else _build_native(own, cache)
     inputs = {
         "arch": arch.name,
-        "packages": " ".join((*PACKAGES, arch.dom0_kernel, arch.hypervisor_package)),
+        "packages": " ".join((*packages(arch), arch.dom0_kernel)),
         "sources": sources_list(sources),
         "modules": " ".join(DOM0_MODULES),
         "code": hash_files((_FILES.parent / name for name in _CODE), _FILES.parent),
@@ -156,8 +164,14 @@ def build_base(arch: Arch, cache: Cache, progress: Progress) -> Base:
                 if configured is None:
                     _bootstrap(arch, root, work, sources_list(sources, signed_by), progress)
                 else:
-                    names = (*PACKAGES, arch.hypervisor_package)
-                    assemble(archive, names, root, excluded=_EXCLUDED, like=configured.tree, report=progress.fraction)
+                    assemble(
+                        archive,
+                        packages(arch),
+                        root,
+                        excluded=_EXCLUDED,
+                        like=configured.tree,
+                        report=progress.fraction,
+                    )
                 _trim(root)
             with progress.step("base: kernel"):
                 _install_kernel(arch, archive, root, work / "kernel", folder)
@@ -190,7 +204,7 @@ def _bootstrap(arch: Arch, root: Path, work: Path, sources: str, progress: Progr
     (work / "sources.list").write_text(sources)
     (work / "apt.conf").write_text(fetch_settings())
     options = [f"--dpkgopt=path-exclude={path}" for path in _EXCLUDED]
-    include = ",".join((*PACKAGES, arch.hypervisor_package))
+    include = ",".join(packages(arch))
     argv = [
         *("mmdebstrap", "--variant=essential", f"--architectures={arch.debian}", f"--include={include}", _MERGED_USR),
         *(f"--aptopt={work / 'apt.conf'}", '--aptopt=Acquire::Languages "none"', *options),

@@ -18,6 +18,7 @@ from image.arch import Arch, BootFiles
 from image.base import STEPS as BASE_STEPS
 from image.base import build_base
 from image.cache import Cache, Entry, hash_files
+from image.errors import ImageError
 from image.host import run_tool
 from image.packages import unpack_tree
 from image.progress import Progress
@@ -132,6 +133,7 @@ def settle(root: Path, authorized_key: str) -> None:
     for folder, mode in (("etc/virmo-agent", 0o755), ("var/lib/virmo-agent", 0o700), ("root", 0o700)):
         (root / folder).mkdir(exist_ok=True)
         (root / folder).chmod(mode)
+    _keep_dom0_without_qemu(root)
     if authorized_key:
         (root / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
         (root / "root/.ssh/authorized_keys").write_text(authorized_key.rstrip("\n") + "\n")
@@ -141,6 +143,19 @@ def settle(root: Path, authorized_key: str) -> None:
     newest = (root / "usr").stat().st_mtime
     for stamp in ("etc/.updated", "var/.updated"):
         os.utime(root / stamp, (newest, newest))
+
+
+def _keep_dom0_without_qemu(root: Path) -> None:
+    """Xen's init script starts the device model for dom0 itself where there is one: 30 MB for disks that no VM has.
+
+    Theirs are raw, and the kernel serves them.
+    """
+    script = root / "etc/init.d/xen"
+    text = script.read_text()
+    started = "QEMU=/usr/libexec/xen-qemu-system-i386\n"
+    if text.count(started) != 1:
+        raise ImageError(f"Debian's {script.relative_to(root)} has changed: it should name dom0's qemu once")
+    script.write_text(text.replace(started, "QEMU=/nonexistent\n"))
 
 
 def enable(root: Path, units: Iterable[tuple[str, str]]) -> None:

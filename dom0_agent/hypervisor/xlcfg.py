@@ -74,7 +74,8 @@ def render(config: DomainConfig, usb_addresses: Mapping[str, tuple[int, int]] | 
     if config.type is DomainType.HVM:
         screen = {"vga": quote("stdvga"), "vnc": "1", "vnclisten": quote("127.0.0.1"), "vncunused": "1"}
         settings |= {"serial": quote("pty"), **(screen if config.display else {"vga": quote("none"), "vnc": "0"})}
-        settings["sdl"] = "0"
+        # Its firmware reads an AHCI disk in large pieces, and an IDE one word by word.
+        settings |= {"sdl": "0", "hdtype": quote("ahci")}
     elif config.display:
         settings["vfb"] = _list([_SCREEN])
     if config.disks:

@@ -184,7 +184,7 @@ def test_each_type_is_read(kind: DomainType) -> None:
     found = xl().read(render(dataclasses.replace(CONFIG, type=kind)))
     assert found["type"] == kind.value
     assert found.keys() - expected(CONFIG).keys() == (
-        {"serial", "vga", "vnc", "sdl"} if kind is DomainType.HVM else set()
+        {"serial", "vga", "vnc", "sdl", "hdtype"} if kind is DomainType.HVM else set()
     )
 
 

@@ -110,6 +110,20 @@ def test_a_domain_destroyed_by_hand(board: AgentBoard) -> None:
     eventually(lambda: board.alerts(1) == told + 1, "the server is told", 60)
 
 
+def test_a_domain_paused_by_hand(board: AgentBoard) -> None:
+    """R-017, VirMO-C-002: its guest does not execute, so it is Suspended; Resume lets it go on. No event."""
+    boot_id = running(board)
+    told = board.alerts(3)
+    board.dom0.run(["xl", "pause", board.domain_name("guest-1")], timeout=120)
+    board.await_state("guest-1", "SUSPENDED", 60)
+    shown = board.show("guest-1")
+    assert (shown["suspend_kind"], shown["domain_state"]) == ("pause", "paused")
+    eventually(lambda: board.alerts(3) == told + 1, "the server is told", 60)
+    board.vm("resume", "guest-1")
+    assert board.show("guest-1")["state"] == "RUNNING"
+    assert board.await_guest("guest-1") == boot_id
+
+
 def test_a_guest_that_crashes(board: AgentBoard) -> None:
     """VirMO-C-002."""
     running(board)

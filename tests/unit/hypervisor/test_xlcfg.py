@@ -89,7 +89,7 @@ def test_devices_that_are_none_are_refused(device: dict[str, tuple[Pci | Usb]]) 
 
 def test_hvm_has_no_screen_on_the_network() -> None:
     found = settings(render(dataclasses.replace(CONFIG, type=DomainType.HVM, kernel=None, ramdisk=None, cmdline="")))
-    assert (found["vnc"], found["sdl"], found["vga"]) == ("0", "0", '"none"')
+    assert (found["vnc"], found["sdl"], found["vga"], found["hdtype"]) == ("0", "0", '"none"', '"ahci"')
     assert "kernel" not in found
 
 

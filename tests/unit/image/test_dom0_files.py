@@ -10,6 +10,7 @@ import pytest
 
 import image
 from image import dom0
+from image.errors import ImageError
 
 FILES = Path(str(image.__file__)).parent / "files"
 SCRIPTS = [path for path in sorted(FILES.rglob("*")) if path.is_file() and path.read_bytes().startswith(b"#!")]
@@ -56,9 +57,15 @@ def test_autoballoon_is_off() -> None:
     assert 'autoballoon="off"' in (FILES / "dom0/etc/xen/xl.conf").read_text().splitlines()
 
 
+def debian_tree(root: Path, started: str = "QEMU=/usr/libexec/xen-qemu-system-i386") -> None:
+    """As much of Debian as is settled."""
+    for folder in ("etc/init.d", "usr", "var/lib", "root"):
+        (root / folder).mkdir(parents=True)
+    (root / "etc/init.d/xen").write_text(f'#!/bin/sh\n{started}\n[ -x "$QEMU" ] && exec "$QEMU"\n')
+
+
 def test_files_are_settled_into_a_tree(tmp_path: Path) -> None:
-    for folder in ("etc", "usr", "var/lib", "root"):
-        (tmp_path / folder).mkdir(parents=True)
+    debian_tree(tmp_path)
     dom0.settle(tmp_path, "ssh-ed25519 AAAA somebody")
     wants = tmp_path / "etc/systemd/system/multi-user.target.wants/virmo-agent.service"
     assert str(wants.readlink()) == "/etc/systemd/system/virmo-agent.service"
@@ -69,7 +76,18 @@ def test_files_are_settled_into_a_tree(tmp_path: Path) -> None:
 
 
 def test_without_a_key_nobody_is_let_in(tmp_path: Path) -> None:
-    for folder in ("etc", "usr", "var/lib", "root"):
-        (tmp_path / folder).mkdir(parents=True)
+    debian_tree(tmp_path)
     dom0.settle(tmp_path, "")
     assert not (tmp_path / "root/.ssh").exists()
+
+
+def test_xen_starts_no_device_model_for_dom0(tmp_path: Path) -> None:
+    """One is installed, for hvm guests. Where Debian starts it otherwise, the build fails instead of wasting memory."""
+    debian_tree(tmp_path / "root")
+    dom0.settle(tmp_path / "root", "")
+    script = tmp_path / "root/etc/init.d/xen"
+    assert subprocess.run(["sh", script], check=False).returncode == 1
+    assert "exec" in script.read_text()
+    debian_tree(tmp_path / "changed", started="QEMU=/usr/bin/another")
+    with pytest.raises(ImageError, match=r"etc/init\.d/xen has changed"):
+        dom0.settle(tmp_path / "changed", "")
