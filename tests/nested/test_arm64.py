@@ -18,7 +18,7 @@ from image.qemu import Dom0, open_dom0
 from image.story.nested_board import NestedBoard
 from image.story.server import Server
 from image.story.steps import Story
-from tests.nested.test_contract_xen import prepare, run_in
+from tests.nested.test_contract_xen import DEADLINE, prepare, run_in
 
 pytestmark = pytest.mark.nested
 
@@ -48,6 +48,7 @@ def test_the_life_of_a_vm(dom0: Dom0) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(DEADLINE + 300)
 @pytest.mark.parametrize(
     "file", ["test_hypervisor_contract.py", "test_resources_contract.py", "test_vm_story.py", "test_kill_points.py"]
 )

@@ -27,8 +27,9 @@ PLACE = "/root/contract"
 PYTEST = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "pytest_timeout")
 #: pyxs leaves a file open when it is imported in a dom0; everything else that is left open fails a test.
 PYXS_LEAVES_OPEN = "ignore:unclosed file <_io.BufferedReader name='/proc/xen/capabilities'>:ResourceWarning"
-#: Seconds for one run of tests in dom0, boots of many guests under emulation; and for one test in it.
-DEADLINE = 1300.0
+#: Seconds for one run of tests in dom0, boots of many guests under emulation (some eighty for the kill points); and for
+#: one test in it.
+DEADLINE = 3300.0
 TEST_TIMEOUT = 900.0
 
 
@@ -69,6 +70,7 @@ def lay_out(folder: Path, arch: str) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(DEADLINE + 300)
 @pytest.mark.parametrize("guest_type", ["pv", "pvh"])
 @pytest.mark.parametrize(
     "file",
