@@ -141,7 +141,8 @@ boot""",
             device_model_packages=(),
             guest_types=("pvh",),
             # Memory set aside for devices that a guest has not: without these the RAM disk does not fit into 128 MiB.
-            guest_args="cma=0 swiotlb=noforce",
+            # Linux on Arm does not tell Xen of a panic: without "panic=" the domain would be there for ever.
+            guest_args="cma=0 swiotlb=noforce panic=1",
             elf_machine=183,
             library_dir="aarch64-linux-gnu",
             loader="lib/ld-linux-aarch64.so.1",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -262,7 +263,7 @@ class Xl:
 
     @contextlib.contextmanager
     def _config_file(self, config: DomainConfig) -> Iterator[Path]:
-        text = xlcfg.render(config, usb_addresses())
+        text = xlcfg.render(config, usb_addresses(), os.uname().machine)
         path = self._run_dir / f"{config.uuid}.xlcfg"
         try:
             path.write_text(text, encoding="ascii")

@@ -40,11 +40,17 @@ _USB = re.compile(USB_PORT)
 _SCREEN = "vnc=1,vnclisten=127.0.0.1,vncunused=1"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
+#: By machine. On Arm this is what it is by default; but then xl mem-set and mem-max fail on an assertion (Xen 4.17).
+_MACHINE_SETTINGS = {"aarch64": {"acpi": "0"}}
 
-def render(config: DomainConfig, usb_addresses: Mapping[str, tuple[int, int]] | None = None) -> str:
+
+def render(
+    config: DomainConfig, usb_addresses: Mapping[str, tuple[int, int]] | None = None, machine: str = "x86_64"
+) -> str:
     """The file for ``xl create`` and ``xl restore``. :class:`HypervisorError` when a value cannot be written safely.
 
     ``usb_addresses``: port → (bus, device) of what is plugged in; nothing is passed through from the other ports.
+    ``machine`` is what Xen runs on, as ``uname -m`` says it.
     """
     if not _NAME.fullmatch(config.name):
         raise _unsafe(config.uuid, "name", config.name)
@@ -62,6 +68,7 @@ def render(config: DomainConfig, usb_addresses: Mapping[str, tuple[int, int]] | 
         "on_watchdog": quote("preserve"),
         "on_crash": quote("preserve"),
         "on_soft_reset": quote("preserve"),
+        **_MACHINE_SETTINGS.get(machine, {}),
     }
     if config.kernel is not None:
         settings["kernel"] = quote(str(config.kernel))

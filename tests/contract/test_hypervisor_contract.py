@@ -91,16 +91,16 @@ def test_a_guest_that_is_asked_powers_off_and_its_domain_stays_until_destroyed(
     assert hypervisor.find(config.uuid) is None
 
 
-@pytest.mark.parametrize(("how", "state"), [("reboot", DomainState.SHUTDOWN), ("crash", DomainState.CRASHED)])
-def test_the_reason_of_a_guests_end_is_told(
-    backend: Backend, guest: DomainConfig, how: str, state: DomainState
-) -> None:
+@pytest.mark.parametrize("how", ["reboot", "crash"])
+def test_the_reason_of_a_guests_end_is_told(backend: Backend, guest: DomainConfig, how: str) -> None:
     hypervisor, config = backend.hypervisor, guest
+    told = backend.told_crash if how == "crash" else how
+    state = DomainState.CRASHED if told == "crash" else DomainState.SHUTDOWN
     backend.guest_ends(config.uuid, how)
 
     def ended() -> bool:
         domain = hypervisor.find(config.uuid)
-        return domain is not None and domain.state is state and domain.shutdown_reason == how
+        return domain is not None and domain.state is state and domain.shutdown_reason == told
 
     eventually(ended, backend.patience, f"the domain is seen as ended by {how}")
 
@@ -160,7 +160,7 @@ def test_a_save_that_cannot_be_written_leaves_the_guest_running(
     """R-011, R-012."""
     hypervisor, config = backend.hypervisor, guest
     before = hypervisor.guest_facts(config.uuid)
-    with pytest.raises(HypervisorError, match=str(config.uuid)):
+    with pytest.raises(HypervisorError, match=str(config.uuid) if hypervisor.host().can_save else "cannot save"):
         hypervisor.save(config.uuid, tmp_path / "no such directory" / "saved")
     domain = hypervisor.find(config.uuid)
     assert domain is not None
@@ -226,7 +226,7 @@ def test_calls_on_no_domain_say_so(backend: Backend, tmp_path: Path) -> None:
     for call in (hypervisor.pause, hypervisor.unpause, hypervisor.request_shutdown, hypervisor.guest_facts):
         with pytest.raises(NoSuchDomain, match=str(nobody)):
             call(nobody)
-    with pytest.raises(NoSuchDomain):
+    with pytest.raises(NoSuchDomain if hypervisor.host().can_save else NotCapable):
         hypervisor.save(nobody, tmp_path / "saved")
     with pytest.raises(HypervisorError, match="no saved state"):
         hypervisor.restore(tmp_path / "saved", domain_config(backend, nobody))

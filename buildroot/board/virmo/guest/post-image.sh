@@ -24,7 +24,7 @@ arch: $arch
 type: pvh
 vcpus: 1
 memory: 134217728
-cmdline: console=hvc0 root=/dev/xvda rootfstype=squashfs ro memhp_default_state=online
+cmdline: console=hvc0 root=/dev/xvda rootfstype=squashfs ro memhp_default_state=online panic=1
 kernel:
 END
     member kernel
