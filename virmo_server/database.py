@@ -13,13 +13,15 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.types import TypeDecorator
 
 from virmo_server.writers import WriterQueue
@@ -29,6 +31,9 @@ LOCK_TIMEOUT_SECONDS = 30
 _RETRY_SECONDS = 0.02
 #: Connections to PostgreSQL that a process keeps; at its busiest it has twice as many.
 POOL = 20
+#: A connection that nobody used for so long may have been ended, and is asked before it is used.
+PING_AFTER_SECONDS = 1.0
+_RESTS_SINCE = "virmo_rests_since"
 _WRITES = "virmo_writes"
 #: Any number that other users of the same PostgreSQL database do not lock.
 _EXCLUSIVE_KEY = 0x7669726D6F
@@ -69,6 +74,9 @@ class Database:
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self._engine, "checkin", _note_rest)
+            event.listen(self._engine, "checkout", partial(_ping_rested, self._engine.dialect))
         file = self._engine.url.database if self._engine.dialect.name == "sqlite" else None
         self._queue = WriterQueue(Path(f"{file}.writers")) if file not in {None, "", ":memory:"} else None
         self._info = dict(info or {})
@@ -128,7 +136,7 @@ def _engine_options(url: str) -> dict[str, Any]:
     if url.startswith("sqlite"):
         return {"connect_args": {"timeout": LOCK_TIMEOUT_SECONDS}}
     timeout = f"-c lock_timeout={LOCK_TIMEOUT_SECONDS}s -c timezone=UTC"
-    return {"connect_args": {"options": timeout}, "pool_pre_ping": True, "pool_size": POOL, "max_overflow": POOL}
+    return {"connect_args": {"options": timeout}, "pool_size": POOL, "max_overflow": POOL}
 
 
 def _prepare_sqlite(dbapi_connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
@@ -153,6 +161,23 @@ def _use_write_ahead_log(cursor: DBAPICursor) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
                 raise
         time.sleep(_RETRY_SECONDS)
+
+
+def _note_rest(_dbapi_connection: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
+    entry.info[_RESTS_SINCE] = time.monotonic()
+
+
+def _ping_rested(
+    dialect: Dialect, dbapi_connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+) -> None:
+    """A connection that PostgreSQL ended while nobody used it is not given out. To ask each time costs as much as one
+    of the few statements that a DM message needs."""
+    if time.monotonic() - entry.info.get(_RESTS_SINCE, time.monotonic()) < PING_AFTER_SECONDS:
+        return
+    try:
+        dialect.do_ping(dbapi_connection)
+    except dialect.loaded_dbapi.Error as error:
+        raise DisconnectionError from error  # the pool makes another
 
 
 def _begin_sqlite(connection: Connection) -> None:

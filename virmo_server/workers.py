@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FrameType
 
 logger = logging.getLogger(__name__)
@@ -26,24 +27,32 @@ _POLL_SECONDS = 0.1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Workers:
-    """``count`` processes that each call ``work`` until it returns."""
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """A process that runs, and since when on the monotonic clock."""
 
-    def __init__(self, work: Callable[[], int], count: int) -> None:
+    number: int
+    at: float
+
+
+class Workers:
+    """``count`` processes that each call ``work`` with their number until it returns."""
+
+    def __init__(self, work: Callable[[int], int], count: int) -> None:
         self._work = work
-        self._count = count
-        self._started: dict[int, float] = {}
+        self._started: dict[int, _Started] = {}
+        self._free = list(range(count))
         self._early_ends = 0
         self._stopping = False
         self._read_end, self._write_end = os.pipe()
 
     def run(self) -> int:
         """Until SIGINT or SIGTERM: 0 after an orderly end, 1 when workers cannot start."""
-        for number in _SIGNALS:
-            signal.signal(number, self._stop)
+        for signal_number in _SIGNALS:
+            signal.signal(signal_number, self._stop)
         while not self._stopping and self._early_ends < MAX_EARLY_ENDS:
-            while len(self._started) < self._count and not self._stopping:
-                self._start()
+            while self._free and not self._stopping:
+                self._start(self._free.pop(0))
             self._reap()
             time.sleep(_POLL_SECONDS)
         is_orderly = self._stopping
@@ -55,18 +64,18 @@ class Workers:
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
 
-    def _start(self) -> None:
+    def _start(self, number: int) -> None:
         pid = os.fork()
         if pid == 0:
-            os._exit(self._run_child())
-        self._started[pid] = time.monotonic()
+            os._exit(self._run_child(number))
+        self._started[pid] = _Started(number, time.monotonic())
 
-    def _run_child(self) -> int:
+    def _run_child(self, number: int) -> int:
         os.close(self._write_end)
-        for number in _SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
+        for signal_number in _SIGNALS:
+            signal.signal(signal_number, signal.SIG_DFL)
         threading.Thread(target=self._end_with_parent, daemon=True).start()
-        return self._work()
+        return self._work(number)
 
     def _end_with_parent(self) -> None:
         """A parent that was killed closes the pipe; a worker that nobody watches any more ends as well."""
@@ -78,7 +87,9 @@ class Workers:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done == 0:
                 continue
-            lived = time.monotonic() - self._started.pop(pid)
+            started = self._started.pop(pid)
+            self._free.append(started.number)
+            lived = time.monotonic() - started.at
             code = os.waitstatus_to_exitcode(status)
             self._early_ends = self._early_ends + 1 if code > 0 and lived < EARLY_SECONDS else 0
             if not self._stopping:

@@ -68,7 +68,7 @@ listener = socket.create_server(("127.0.0.1", int(sys.argv[3])), backlog=2048)
 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the server does; else it answers 23 times a second
 app = Starlette(routes=[Route("/dm", dm, methods=["POST"]), Route("/health", health)])
 
-def work():
+def work(_number):
     uvicorn.Server(uvicorn.Config(app, access_log=False, log_config=None)).run(sockets=[listener])
     return 0
 

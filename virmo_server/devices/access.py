@@ -9,6 +9,7 @@ import ipaddress
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, bindparam, select, update
@@ -25,6 +26,7 @@ from virmo_server.vault import Vault
 logger = logging.getLogger(__name__)
 
 MAX_DEV_ID_CHARS = 255
+REMEMBERED_ADDRESSES = 4096
 #: Columns that messages change, and those that they need besides.
 _NOTED = (
     "client_nonce", "server_nonce", "last_seen_at", "man", "mod", "dm_version", "auth_failed_at", "auth_failure",
@@ -194,10 +196,13 @@ class AccessServices(Protocol):
 
 def place(address: str, untrusted_dev_id: str) -> str:
     """What is locked out after failures: a DevId at one address; an IPv6 host may use any in its network of 64 bits."""
+    return f"{_network(address)} {untrusted_dev_id[:MAX_DEV_ID_CHARS]}"
+
+
+@lru_cache(REMEMBERED_ADDRESSES)
+def _network(address: str) -> str:
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
-        network = address
-    else:
-        network = str(ipaddress.ip_network((parsed, 64), strict=False) if parsed.version == 6 else parsed)
-    return f"{network} {untrusted_dev_id[:MAX_DEV_ID_CHARS]}"
+        return address
+    return str(ipaddress.ip_network((parsed, 64), strict=False) if parsed.version == 6 else parsed)

@@ -43,6 +43,7 @@ MAX_SOURCE_CHARS = 255
 MAX_SESSION_ID_CHARS = 32
 #: Values kept of DevInfo.
 MAX_INFO_CHARS = 255
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 class Busy(Exception):  # noqa: N818 - it is the state of the server, not an error in the request
@@ -191,7 +192,7 @@ class _Exchange:
             body = dm_session.receive(question.untrusted_body, application, question.untrusted_hmac, question.message)
         finally:
             self.is_begun = application.is_begun
-        stored.state = json.dumps(dm_session.to_dict(), separators=(",", ":")).encode()
+        stored.state = _ENCODER.encode(dm_session.to_dict()).encode()
         now = services.clock()
         self.writes += self._access.saving()
         self.writes.append(saving(_key(header), stored, now, is_known=self._found.stored is not None))

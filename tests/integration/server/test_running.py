@@ -6,6 +6,7 @@ import configparser
 import io
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from virmo_server.backup import back_up, restore
 from virmo_server.config import ServerConfig, load_config
 from virmo_server.database import DatabaseError
 from virmo_server.logs import set_up_logs
+from virmo_server.serve import BACKLOG
 from virmo_server.services import open_database
 
 BACKENDS = (SQLITE, POSTGRESQL)
@@ -128,6 +130,19 @@ def test_an_event_stream_does_not_hold_up_the_end(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in own.log().splitlines()]
     assert [line["message"] for line in lines][-1] == "stopped"
     assert {line["level"] for line in lines} == {"info"}
+
+
+def test_each_worker_keeps_to_a_processor_and_the_listener_holds_a_fleet(tmp_path: Path) -> None:
+    own = ServerProcess(tmp_path, workers=2)
+    own.start()
+    try:
+        processors = [os.sched_getaffinity(pid) for pid in own.workers()]
+        assert [len(of_one) for of_one in processors] == [1, 1]
+        assert len(set.union(*processors)) == min(2, len(os.sched_getaffinity(0)))
+        shown = subprocess.run(["ss", "-Hltn", f"sport = :{own.port}"], capture_output=True, text=True, check=True)
+        assert shown.stdout.split()[2] == str(BACKLOG), shown.stdout
+    finally:
+        assert own.stop() == 0
 
 
 def test_json_lines_hold_exceptions() -> None:

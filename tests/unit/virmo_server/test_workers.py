@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
-import sys, time, logging
+import os, sys, time, logging
 from virmo_server.workers import Workers
 logging.basicConfig(stream=sys.stderr)
-def work():
+def work(number):
     {work}
     return 0
 sys.exit(Workers(work, 2).run())
@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 20
 
 def start(work: str) -> subprocess.Popen[str]:
     program = PROGRAM.format(work=work)
-    return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
@@ -62,6 +62,19 @@ def test_a_killed_worker_is_replaced_however_often(parent: subprocess.Popen[str]
         victim = wait_for(parent.pid, 2)[0]
         os.kill(victim, signal.SIGKILL)
         wait_for(parent.pid, 2, without=victim)
+
+
+def test_each_has_a_number_that_its_successor_takes() -> None:
+    process = start("print(number, os.getpid(), flush=True); time.sleep(60)")
+    try:
+        assert process.stdout is not None
+        pids = dict(process.stdout.readline().split() for _ in range(2))
+        assert pids.keys() == {"0", "1"}
+        os.kill(int(pids["1"]), signal.SIGKILL)
+        assert process.stdout.readline().split()[0] == "1"
+    finally:
+        process.terminate()
+        process.communicate(timeout=PATIENCE_SECONDS)
 
 
 def test_a_signal_ends_all(parent: subprocess.Popen[str]) -> None:
