@@ -183,7 +183,7 @@ class _Exchange:
         if stored is None:
             stored = StoredSession(new_serial(), None if device is None else device.id, services.clock())
             if device is not None:
-                self.writes += services.trace.pruning(device.id)
+                self.writes += services.trace.pruning(device.id, stored.serial)
             elif count_strangers(self._session.connection()) >= MAX_STRANGERS:
                 raise Busy("too many sessions of unknown devices")
         self._access.is_first = dm_session.is_new
