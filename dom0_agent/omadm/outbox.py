@@ -127,7 +127,7 @@ class Outbox:
             for element, ref in self._waiting:
                 self._put(page, element, ref)
             self._waiting.clear()
-        else:
+        elif self._waiting:
             page.size += len(self._codec.frame(header, (), final)) + _RESERVE
             open_chunk = self._fill(page, limit)
         for element in last:

@@ -316,6 +316,7 @@ class ServerSession:
 
     def _end(self, reason: EndReason, sentence: str) -> None:
         self.ended = SessionOutcome(reason, sentence)
+        self._hearing.answered = []  # nothing will have to be said again
         logger.info("dm session over session=%s device=%s reason=%s", self.session_id, self.device_id, reason.value)
 
     # ---- persistence

@@ -158,13 +158,15 @@ _STORAGE_HEADER = c.SyncHdr("1", 1, "", "")
 
 
 def pack_elements(codec: Codec, elements: Sequence[c.BodyElement]) -> str:
-    """Commands as text for storage: a message in the session's own syntax, one Latin-1 character per octet."""
+    """Commands as text for storage: a message in the session's own syntax, one Latin-1 character per octet; or none."""
+    if not elements:
+        return ""
     return codec.encode(c.Message(_STORAGE_HEADER, tuple(elements))).decode("latin-1")
 
 
 def unpack_elements(codec: Codec, packed: str) -> tuple[c.BodyElement, ...]:
     """What :func:`pack_elements` made."""
-    return codec.decode(packed.encode("latin-1")).body
+    return codec.decode(packed.encode("latin-1")).body if packed else ()
 
 
 def _node_to_dict(codec: Codec, node: _Node) -> dict[str, Any]:

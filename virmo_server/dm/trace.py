@@ -26,6 +26,7 @@ MAX_KEPT_BYTES = 64 * 1024
 #: What is too old is dropped by one session of so many, which their random serials say: to look for it costs the
 #: database a third of a session without orders.
 PRUNED_BY_ONE_OF = 8
+_WINDOW_BITS, _MEMORY_LEVEL = 13, 6
 _KEEP = Prepared(
     insert(TracedMessage).inline(), ("device_id", "serial", "at", "from_device", "media_type", "size", "body")
 )
@@ -86,7 +87,7 @@ class Trace:
                 "from_device": from_device,
                 "media_type": media_type,
                 "size": len(body),
-                "body": self._vault.seal_bytes(zlib.compress(body, 1)) if len(body) <= MAX_KEPT_BYTES else b"",
+                "body": self._vault.seal_bytes(_compressed(body)) if len(body) <= MAX_KEPT_BYTES else b"",
             }
             for from_device, body in ((True, exchange.untrusted_question), (False, exchange.answer))
         ]
@@ -109,6 +110,12 @@ class Trace:
         if not row.body:
             return [f"{row.size} octets, too many to be kept"]
         return trace_lines(codec_for(row.media_type), zlib.decompress(self._vault.open_bytes(row.body)))
+
+
+def _compressed(body: bytes) -> bytes:
+    """For ``zlib.decompress``. With zlib's own large window, to prepare it costs more than a message."""
+    compressor = zlib.compressobj(1, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL)
+    return compressor.compress(body) + compressor.flush()
 
 
 @dataclass(frozen=True, slots=True)
