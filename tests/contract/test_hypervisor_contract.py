@@ -226,9 +226,10 @@ def test_calls_on_no_domain_say_so(backend: Backend, tmp_path: Path) -> None:
     for call in (hypervisor.pause, hypervisor.unpause, hypervisor.request_shutdown, hypervisor.guest_facts):
         with pytest.raises(NoSuchDomain, match=str(nobody)):
             call(nobody)
-    with pytest.raises(NoSuchDomain if hypervisor.host().can_save else NotCapable):
+    can_save = hypervisor.host().can_save
+    with pytest.raises(NoSuchDomain if can_save else NotCapable):
         hypervisor.save(nobody, tmp_path / "saved")
-    with pytest.raises(HypervisorError, match="no saved state"):
+    with pytest.raises(HypervisorError, match="no saved state" if can_save else "cannot save"):
         hypervisor.restore(tmp_path / "saved", domain_config(backend, nobody))
 
 
