@@ -48,9 +48,9 @@ def serve(config: ServerConfig, workers: int = 1) -> int:
     return status
 
 
-def work(config: ServerConfig, listener: socket.socket, number: int = 0) -> int:
-    """One process that serves, the ``number``-th from 0; 0 after an orderly end."""
-    _keep_to_one_processor(number)
+def work(config: ServerConfig, listener: socket.socket, number: int | None = None) -> int:
+    """One process that serves, the ``number``-th from 0 of several; 0 after an orderly end."""
+    _keep_to_one_processor(os.getpid() if number is None else number)
     services = open_services(config)
     server = _Server(uvicorn_config(config, services), services)
     for signal_number in (signal.SIGINT, signal.SIGTERM):
