@@ -343,13 +343,16 @@ class Rig:
 
     def beats(self, vmid: UUID) -> tuple[str, int]:
         """Boot id and counter of the guest, once its shim has spoken."""
-        eventually(
-            lambda: self.hypervisor.guest_facts(vmid).beats is not None, self.backend.patience, "the shim speaks"
-        )
-        facts = self.hypervisor.guest_facts(vmid)
-        assert facts.boot_id is not None
-        assert facts.beats is not None
-        return facts.boot_id, facts.beats
+        found: list[tuple[str, int]] = []
+
+        def speaks() -> bool:
+            facts = self.hypervisor.guest_facts(vmid)
+            if facts.boot_id is not None and facts.beats is not None:
+                found.append((facts.boot_id, facts.beats))
+            return bool(found)
+
+        eventually(speaks, self.backend.patience, "the shim speaks")
+        return found[0]
 
     def spontaneous(self) -> list[VmState]:
         """The States that events told of which nobody had asked for."""
