@@ -1,7 +1,7 @@
 """arm64 on this machine: Xen on an emulated Arm board, where nothing can be saved and Suspend pauses.
 
-The same story and contract as on x86-64. The normal run goes on from the saved state of a booted dom0 and lives
-through one VM's life; all of it is in the long form.
+The same story and contract as on x86-64. The normal run goes on from the saved state of a booted dom0, and has
+one VM's life and the hypervisor's contract; all of it is in the long form.
 """
 
 from __future__ import annotations
@@ -47,12 +47,19 @@ def test_the_life_of_a_vm(dom0: Dom0) -> None:
     run_in(dom0, "test_vm_story.py", ARM64.guest_types[0], "-k", "whole_life")
 
 
-@pytest.mark.long
 @pytest.mark.timeout(DEADLINE + 300)
 @pytest.mark.parametrize(
-    "file", ["test_hypervisor_contract.py", "test_resources_contract.py", "test_vm_story.py", "test_kill_points.py"]
+    "file",
+    [
+        "test_hypervisor_contract.py",
+        *(
+            pytest.param(file, marks=pytest.mark.long)
+            for file in ("test_resources_contract.py", "test_vm_story.py", "test_kill_points.py")
+        ),
+    ],
 )
 def test_contract_on_real_xen(file: str, dom0: Dom0) -> None:
+    """R-011, R-012, R-016 to R-019, R-049, R-119 to R-125, A-55, A-56 on Arm, as on x86-64."""
     run_in(dom0, file, ARM64.guest_types[0])
 
 
