@@ -34,7 +34,7 @@ class XenStoreTransport:
         self._channel: XenChannel | None = None
 
     def announce(self, boot_id: str, version: str, beats: int) -> None:
-        """Write all nodes; ``hello`` last, as the sign that the others are there."""
+        """Write all nodes, ``boot-id`` first: see :meth:`beat`."""
         if self._bus is None:
             self._bus = XenBus(self._open_device())
         self._write("boot-id", boot_id)
@@ -49,11 +49,15 @@ class XenStoreTransport:
             self._channel.restart(resumed=True)
 
     def beat(self, beats: int) -> bool:
-        """Write the counter. A restored guest has a new, empty directory: then ``hello`` is missing."""
+        """Write the counter. A restored guest has a new, empty directory: then ``boot-id`` is missing.
+
+        Also where the guest was saved in the middle of :meth:`announce`, which then wrote what was left to write into
+        the new directory.
+        """
         if self._bus is None:
             return False
         try:
-            if self._bus.read(f"{self._base}/hello") is None:
+            if self._bus.read(f"{self._base}/boot-id") is None:
                 return False
         except TransportError:
             self._close_bus()

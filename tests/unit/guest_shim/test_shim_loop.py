@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import guest_shim
+from guest_shim import xenstore_transport
 from guest_shim.cli import make_transport
 from guest_shim.shim import VERSION, Shim
 from guest_shim.transport import TransportError
@@ -88,6 +89,44 @@ def test_it_ends_when_its_sleep_says_so() -> None:
     Shim(wire, BOOT_ID).run(lambda seconds: next(ends))
     assert [what for what, _ in wire.log] == ["announce", "beat", "beat"]
     assert wire.closed
+
+
+@pytest.mark.parametrize("written", range(1, 5))
+def test_a_guest_that_is_saved_while_it_announces_says_all_again(monkeypatch: pytest.MonkeyPatch, written: int) -> None:
+    """R-018: dom0's directory is a new one from then on, with only what was written after."""
+    store = Store(forget_after=written)
+    monkeypatch.setattr(xenstore_transport, "XenBus", lambda _device: store)
+    monkeypatch.setattr(xenstore_transport, "XenChannel", Channel)
+    shim = Shim(XenStoreTransport(lambda: 0, base="b"), BOOT_ID)
+    for _ in range(3):
+        shim.step()
+    assert store.nodes == {"b/boot-id": BOOT_ID, "b/version": VERSION, "b/beats": "3", "b/hello": "1"}
+
+
+class Store:
+    """A guest's own directory, which is a new one after so many writes."""
+
+    def __init__(self, forget_after: int) -> None:
+        self.nodes: dict[str, str] = {}
+        self._left = forget_after
+
+    def read(self, path: str) -> bytes | None:
+        value = self.nodes.get(path)
+        return None if value is None else value.encode()
+
+    def write(self, path: str, value: bytes) -> None:
+        self.nodes[path] = value.decode()
+        self._left -= 1
+        if self._left == 0:
+            self.nodes.clear()
+
+
+class Channel:
+    """A channel that nobody uses."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def restart(self, *, resumed: bool) -> None: ...
 
 
 def test_transports_by_name() -> None:
