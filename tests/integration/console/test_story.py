@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from image.story.steps import DEVICE, IMAGE, VM
 from tests.integration.console.stage import PATIENCE, Stage, log_in, prepare
@@ -263,6 +263,25 @@ def test_resources_are_shared_out_by_sliders(stage: Stage, page: Page) -> None:
     expect(page.get_by_label("CPU of left in %")).to_have_value("30")
     page.get_by_role("button", name="Apply changes").click()
     expect(page.get_by_role("alert").filter(has_text="Nothing was moved")).to_be_visible()
+
+
+def test_what_happens_while_a_page_loads_is_seen(stage: Stage, page: Page) -> None:
+    """Between the making of the page and the first event that it hears."""
+    log_in(page, stage, "operator")
+    client = stage.client()
+    added: list[object] = []
+
+    def add_first(route: Route) -> None:
+        if not added:
+            added.append(client.post("/devices", {"name": "late", "dev_id": "urn:uuid:late"}))
+        route.continue_()
+
+    page.route("**/events*", add_first)
+    page.goto(f"{stage.url}/console/devices")
+    expect(page.get_by_role("link", name="late")).to_be_visible(timeout=5000)
+    assert added
+    client.delete("/devices/late")
+    client.close()
 
 
 def shares(stage: Stage, name: str) -> dict[str, int]:

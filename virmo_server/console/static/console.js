@@ -113,6 +113,7 @@
     const device = body.dataset.device;
     events = new EventSource(body.dataset.events + (device ? `?device=${encodeURIComponent(device)}` : ""));
     for (const kind of ["device", "vm", "image", "order", "alert", "reset"]) events.addEventListener(kind, lookSoon);
+    events.addEventListener("open", lookSoon); // what happened since the page was made, or while nobody listened
   }
 
   if ($("#live")) {
