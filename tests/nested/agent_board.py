@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from image.guest import build_guest
 from image.qemu import Dom0
 from image.story.nested_board import STATE_DIR, NestedBoard
 from image.story.server import Server
@@ -23,6 +25,11 @@ STATE_CHANGED = "Reversed-Domain-Name: org.virmo/statechanged"
 GUEST_TIMEOUT = 600.0  #: beside much other work an emulated guest was seen to need more than four minutes
 ORDER_TIMEOUT = 600
 LEAKS_GO, LEAKS_LOOK = 180.0, 5.0
+#: As the owner of a slow line has it: a download can be caught. And data disks of which there is room for several.
+SLOW_LINE: dict[str, dict[str, Any]] = {
+    "images": {"bandwidth_limit": 4 << 20, "resume_at_start": True},
+    "vm": {"default_storage": 16 << 20},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +246,20 @@ class AgentBoard(NestedBoard):
         found += [f"interface {name}" for name in facts["vifs"] if name.split(".")[0] not in facts["vif_domains"]]
         missing = [f"no domain of {vmid}" for vmid in running if f"virmo-{vmid}" not in facts["domains"]]
         return found + missing
+
+
+@contextmanager
+def board_with_vm(
+    name: str, folder: Path, config: Mapping[str, Mapping[str, Any]], *, volatile_cache: bool = False
+) -> Iterator[AgentBoard]:
+    """A board with the sample guest's image, ``sample``, and a VM of it, ``name``, whose guest has spoken."""
+    made = AgentBoard(build_guest("x86_64"), folder, config, volatile_cache=volatile_cache)
+    try:
+        made.deliver("sample")
+        made.create(name, "sample")
+        yield made
+    finally:
+        made.close()
 
 
 def _name(row: Mapping[str, Any]) -> str:

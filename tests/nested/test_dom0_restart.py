@@ -5,32 +5,19 @@ what was off stays off, Xen agrees, nothing leaks. dom0's disk loses what was no
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from image.guest import build_guest
 from image.story.steps import DEVICE
-from tests.nested.agent_board import AgentBoard
+from tests.nested.agent_board import SLOW_LINE, AgentBoard, board_with_vm
 
 pytestmark = [pytest.mark.nested, pytest.mark.long]
-
-#: As the owner of a slow line has it.
-CONFIG: dict[str, dict[str, Any]] = {
-    "images": {"bandwidth_limit": 4 << 20, "resume_at_start": True},
-    "vm": {"default_storage": 16 << 20},
-}
 
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentBoard]:
-    made = AgentBoard(build_guest("x86_64"), tmp_path_factory.mktemp("cuts"), CONFIG, volatile_cache=True)
-    try:
-        made.deliver("sample")
-        made.create("running", "sample")
+    with board_with_vm("running", tmp_path_factory.mktemp("cuts"), SLOW_LINE, volatile_cache=True) as made:
         yield made
-    finally:
-        made.close()
 
 
 def test_a_restart_of_dom0(board: AgentBoard) -> None:

@@ -14,30 +14,19 @@ from typing import Any
 
 import pytest
 
-from image.guest import build_guest
 from image.story.steps import DEVICE
-from tests.nested.agent_board import MEDIA_TYPE, AgentBoard
+from tests.nested.agent_board import MEDIA_TYPE, SLOW_LINE, AgentBoard, board_with_vm
 
 pytestmark = [pytest.mark.nested, pytest.mark.long]
 
-#: So slow that a download can be caught.
-CONFIG: dict[str, dict[str, Any]] = {
-    "images": {"bandwidth_limit": 4 << 20, "resume_at_start": True},
-    "vm": {"default_storage": 16 << 20},
-}
 #: of a VM that is not there (any more)
 GONE = "gone"
 
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentBoard]:
-    made = AgentBoard(build_guest("x86_64"), tmp_path_factory.mktemp("cuts"), CONFIG, volatile_cache=True)
-    try:
-        made.deliver("sample")
-        made.create("running", "sample")
+    with board_with_vm("running", tmp_path_factory.mktemp("cuts"), SLOW_LINE, volatile_cache=True) as made:
         yield made
-    finally:
-        made.close()
 
 
 def vm_order(verb: str, name: str) -> tuple[str, ...]:

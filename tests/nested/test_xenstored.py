@@ -10,29 +10,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from image.guest import build_guest
 from image.story.steps import DEVICE
-from tests.nested.agent_board import AgentBoard
+from tests.nested.agent_board import AgentBoard, board_with_vm
 
 pytestmark = [pytest.mark.nested, pytest.mark.long]
 
-CONFIG: dict[str, dict[str, Any]] = {}
 DAEMON = "oxenstored"  #: what Debian's dom0 runs
 
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentBoard]:
-    made = AgentBoard(build_guest("x86_64"), tmp_path_factory.mktemp("xenstored"), CONFIG)
-    try:
-        made.deliver("sample")
-        made.create("guest-1", "sample")
+    with board_with_vm("guest-1", tmp_path_factory.mktemp("xenstored"), {}) as made:
         yield made
-    finally:
-        made.close()
 
 
 def test_a_xenstored_that_replaces_itself_is_not_noticed(board: AgentBoard) -> None:

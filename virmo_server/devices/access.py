@@ -26,6 +26,7 @@ from virmo_server.vault import Vault
 logger = logging.getLogger(__name__)
 
 MAX_DEV_ID_CHARS = 255
+#: Devices' addresses that need not be parsed again.
 REMEMBERED_ADDRESSES = 4096
 #: Columns that messages change, and those that they need besides.
 _NOTED = (
