@@ -27,11 +27,13 @@ SWEEP_SECONDS = 30
 POSTGRESQL_THREADS = 4
 
 
-def make_app(services: Services) -> Starlette:
-    """The application over ``services``; closes them at shutdown."""
+def make_app(services: Services, *, is_alone: bool = True) -> Starlette:
+    """The application over ``services``; closes them at shutdown. Unless it ``is_alone``, other processes serve too."""
 
     # One writes to an SQLite file at a time; with PostgreSQL one thread goes on while another waits for a device.
-    messages = MessageQueue(partial(converse, services), POSTGRESQL_THREADS if services.database.is_postgresql else 1)
+    is_postgresql = services.database.is_postgresql
+    work = partial(converse, services, ahead=not is_postgresql and not is_alone)
+    messages = MessageQueue(work, POSTGRESQL_THREADS if is_postgresql else 1)
 
     async def sweep_regularly() -> None:
         while True:

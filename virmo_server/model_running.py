@@ -42,19 +42,19 @@ class Event(Base):
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
-class TracedMessage(Base):
-    """A DM message of one of a device's last sessions, without credentials."""
+class TracedExchange(Base):
+    """A DM message of one of a device's last sessions, and the answer to it."""
 
-    __tablename__ = "traced_message"
+    __tablename__ = "traced_exchange"
 
     id: Mapped[int] = mapped_column(Serial, primary_key=True)
     device_id: Mapped[int] = mapped_column(ForeignKey("device.id", ondelete="CASCADE"), index=True)
     serial: Mapped[str] = mapped_column(String(32))  #: of the DM session
     at: Mapped[datetime] = mapped_column(UtcDateTime)
-    from_device: Mapped[bool]
     media_type: Mapped[str] = mapped_column(String(64))
-    size: Mapped[int]  #: octets of the message as it was
-    body: Mapped[bytes] = mapped_column(LargeBinary)
+    question_size: Mapped[int]  #: octets of the message as it was
+    answer_size: Mapped[int]
+    bodies: Mapped[bytes] = mapped_column(LargeBinary)  #: of both, as ``dm.trace`` seals them
 
 
 class Operator(Base):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -52,10 +53,13 @@ def work(config: ServerConfig, listener: socket.socket, number: int | None = Non
     """One process that serves, the ``number``-th from 0 of several; 0 after an orderly end."""
     _keep_to_one_processor(os.getpid() if number is None else number)
     services = open_services(config)
-    server = _Server(uvicorn_config(config, services), services)
+    server = _Server(uvicorn_config(config, services, is_alone=number is None), services)
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn raises the signal again after its orderly shutdown; that shall not turn it into a violent end.
         signal.signal(signal_number, lambda _number, _frame: None)
+    # What was made by now lasts as long as the process: it need not be looked through again and again.
+    gc.collect()
+    gc.freeze()
     server.run(sockets=[listener])
     return 0 if server.started else 1
 
@@ -89,11 +93,11 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def uvicorn_config(config: ServerConfig, services: Services) -> uvicorn.Config:
+def uvicorn_config(config: ServerConfig, services: Services, *, is_alone: bool) -> uvicorn.Config:
     """uvicorn's settings. Its access log is off: URLs of images are capabilities."""
     client_ca = None if config.tls is None else config.tls.client_ca
     return uvicorn.Config(
-        make_app(services),
+        make_app(services, is_alone=is_alone),
         ssl_certfile=None if config.tls is None else str(config.tls.certificate),
         ssl_keyfile=None if config.tls is None else str(config.tls.key),
         ssl_ca_certs=None if client_ca is None else str(client_ca),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -33,11 +34,15 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import visitors
 
+from virmo_server.database import UtcDateTime
+
 Statement = Select[*tuple[Any, ...]] | Insert | Update | Delete
 Convert = Callable[[Any], Any]
 Row = Mapping[str, Any]
 #: The rows of parameters in a statement for many, and the column that numbers them, from 1.
 _GIVEN, _NUMBER = "given", "row_number"
+#: Times whose conversion is remembered.
+_TIMES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +51,17 @@ class _Compiled:
 
     text: str
     names: tuple[str, ...] | None  #: order of positional parameters; ``None``: by name
-    fixed: Row  #: parameters that have their values already
+    fixed: Row  #: parameters that have their values already, unconverted
     given: tuple[str, ...]  #: those that have not
     binds: Mapping[str, Convert]
     results: tuple[Convert | None, ...]
 
     def parameters(self, row: Row) -> Sequence[Any] | Row:
-        values = {**self.fixed, **row}
-        for name, convert in self.binds.items():
-            values[name] = convert(values[name])
-        return values if self.names is None else [values[name] for name in self.names]
+        values = {**self.fixed, **row} if self.fixed else row
+        binds = self.binds
+        if self.names is not None:
+            return [binds[name](values[name]) if name in binds else values[name] for name in self.names]
+        return {name: binds[name](value) if name in binds else value for name, value in values.items()}
 
     def arrays(self, rows: Sequence[Row]) -> Row:
         """The parameters of a statement for many: each is an array."""
@@ -129,9 +135,7 @@ class Prepared:
         made = (_for_many(statement) if many else statement).compile(dialect=dialect)
         fixed = {name: bind for bind, name in made.bind_names.items() if bind.value is not None}
         given = _given(statement)
-        converts = {
-            name: bind.type.dialect_impl(dialect).bind_processor(dialect) for name, bind in (fixed | given).items()
-        }
+        converts = {name: _bind_processor(bind, dialect) for name, bind in (fixed | given).items()}
         results: list[Convert | None] = []
         if isinstance(statement, Select):
             types = [column.type.dialect_impl(dialect) for column in statement.selected_columns]
@@ -148,6 +152,20 @@ class Prepared:
             binds={name: convert for name, convert in converts.items() if convert is not None},
             results=tuple(results),
         )
+
+
+def _bind_processor(bind: BindParameter[Any], dialect: Dialect) -> Convert | None:
+    """What converts a parameter for the driver."""
+    if isinstance(bind.type, UtcDateTime):
+        return _time_processor(dialect)
+    return bind.type.dialect_impl(dialect).bind_processor(dialect)
+
+
+@lru_cache
+def _time_processor(dialect: Dialect) -> Convert | None:
+    """One for all parameters that are times: a message writes the same into several rows."""
+    convert = UtcDateTime().dialect_impl(dialect).bind_processor(dialect)
+    return None if convert is None else lru_cache(_TIMES)(convert)
 
 
 def _given(statement: Statement) -> dict[str, BindParameter[Any]]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dom0_agent.omadm.auth import Account, AuthScheme, Credentials, MemoryNonceStore, NonceRole
-from dom0_agent.omadm.client import ClientSession
+from dom0_agent.omadm.client import ClientSession, PendingAlert
 from dom0_agent.omadm.codec import XML_MEDIA_TYPE, codec_for
 from dom0_agent.omadm.session import session_id_text
 from tests.integration.server.server_process import device_info
@@ -26,7 +26,7 @@ from virmo_server.devices.registry import NewDevice, register
 from virmo_server.services import Services
 
 #: Connections that are open at a time.
-CONNECTIONS = 16
+CONNECTIONS = 64
 CODEC = codec_for(XML_MEDIA_TYPE)
 _REGISTERED_AT_ONCE = 500
 _CLIENT_SOURCE = Path(__file__).with_name("post_all.c")
@@ -41,6 +41,7 @@ class Board:
     account: Account
     nonces: MemoryNonceStore = field(default_factory=MemoryNonceStore)
     tree: SimulatedBoard = field(default_factory=SimulatedBoard)
+    alerts: Sequence[PendingAlert] = ()  #: that each session begins with
     sessions: int = 0
 
     def begin(self) -> ClientSession:
@@ -55,7 +56,7 @@ class Board:
             codec=CODEC,
             session_id=session_id_text(self.sessions),
             device_info=lambda: device_info(self.device_id),
-            alerts=[],
+            alerts=self.alerts,
         )
 
 
@@ -99,6 +100,11 @@ class Load:
         """A latency in milliseconds."""
         ordered = sorted(self.latencies)
         return 1000 * ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+
+
+def together(loads: Sequence[Load]) -> Load:
+    """Runs one after the other as one."""
+    return Load(sum(load.seconds for load in loads), [latency for load in loads for latency in load.latencies])
 
 
 class Connection:

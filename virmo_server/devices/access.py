@@ -89,7 +89,7 @@ class DeviceAccess:
         self, services: AccessServices, addressee: Addressee | None, untrusted_dev_id: str, address: str
     ) -> None:
         self._vault = services.vault
-        self._clock = services.clock
+        self.now = services.clock()  #: when the message came
         self._lock_out = services.lock_out
         self._untrusted_dev_id = untrusted_dev_id
         self._place = place(address, untrusted_dev_id)
@@ -104,12 +104,12 @@ class DeviceAccess:
 
     def note_failure(self, sentence: str) -> None:
         """The device could not prove who it is."""
-        self.note("auth_failed_at", self._clock())
+        self.note("auth_failed_at", self.now)
         self.note("auth_failure", sentence[:255])
 
     def seen(self) -> None:
         """The device has proved who it is, now."""
-        self.note("last_seen_at", self._clock())
+        self.note("last_seen_at", self.now)
 
     def saving(self) -> list[Write]:
         """What writes that which was noted, and tells what operators look at."""
@@ -119,10 +119,10 @@ class DeviceAccess:
         writes: list[Write] = [(_SAVE, [{"key": device.id, **self._noted}])]
         failed_at, seen_at = self._noted["auth_failed_at"], self._noted["last_seen_at"]
         if failed_at != device.noted["auth_failed_at"]:
-            writes.append(telling(self._clock(), EventKind.DEVICE, device.name, {"change": "changed"}))
+            writes.append(telling(self.now, EventKind.DEVICE, device.name, {"change": "changed"}))
         elif seen_at is not None and is_seen_worth_telling(device.noted["last_seen_at"], seen_at):
             told = {"change": "seen", "last_seen_at": seen_at.isoformat()}
-            writes.append(telling(self._clock(), EventKind.DEVICE, device.name, told))
+            writes.append(telling(self.now, EventKind.DEVICE, device.name, told))
         return writes
 
     # ---- CredentialLookup

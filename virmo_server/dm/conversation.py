@@ -6,11 +6,12 @@ messages of several devices may share: when it fails a device repeats its messag
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sqlalchemy import Connection
@@ -86,12 +87,14 @@ class Alone(Exception):  # noqa: N818 - it is what is to be done
 Refusal = ProtocolError | Busy | WrongCertificate | Alone
 
 
-def converse(services: Services, questions: Sequence[Question]) -> list[Answer | Refusal]:
+def converse(services: Services, questions: Sequence[Question], *, ahead: bool = False) -> list[Answer | Refusal]:
     """Answers to messages of different devices, all in one transaction, in the order of ``questions``.
 
     A message that is refused changes nothing, but that a wrong certificate is shown to operators.
-    Whatever else is raised has undone all.
+    Whatever else is raised has undone all. ``ahead`` has as much of the work done before the transaction as can be: for
+    a database whose writers wait for each other.
     """
+    prepared = _answered_ahead(services, questions) if ahead else {}
     with services.database.write() as session:
         connection = session.connection()
         found = _find(connection, questions)
@@ -100,6 +103,11 @@ def converse(services: Services, questions: Sequence[Question]) -> list[Answer |
         for question in questions:
             if question.source not in found:
                 answers.append(Alone())
+                continue
+            done = prepared.get(question.source)
+            if done is not None and done.found == found[question.source]:
+                answers.append(done.answer)
+                writes += done.writes
                 continue
             exchange = _Exchange(services, session, question, found[question.source])
             try:
@@ -124,6 +132,35 @@ class _Found:
     device: Addressee | None
     stored: StoredSession | None
     has_orders: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """An answer that holds if the database still has what was ``found``, and what it changes."""
+
+    found: _Found
+    answer: Answer
+    writes: Sequence[Write]
+
+
+class _NeedsTransaction(Exception):  # noqa: N818 - it is what has to be
+    """A message is about orders or alerts: those are changed while it is worked on."""
+
+
+def _answered_ahead(services: Services, questions: Sequence[Question]) -> dict[str, _Done]:
+    """By Source, of registered devices that have no more to say than that they are there: as most messages are."""
+    with services.database.read() as session:
+        found = _find(session.connection(), questions)
+    done = {}
+    for question in questions:
+        seen = found.get(question.source)
+        if seen is None or seen.device is None or seen.has_orders:
+            continue
+        own = seen if seen.stored is None else replace(seen, stored=replace(seen.stored))  # it will be changed
+        exchange = _Exchange(services, None, question, own)
+        with contextlib.suppress(_NeedsTransaction, ProtocolError, WrongCertificate):
+            done[question.source] = _Done(seen, exchange.answer(), exchange.writes)
+    return done
 
 
 def _find(connection: Connection, questions: Sequence[Question]) -> dict[str, _Found]:
@@ -152,9 +189,9 @@ def _key(header: c.SyncHdr) -> tuple[str, str]:
 
 
 class _Exchange:
-    """One message and its answer, within a transaction; ``writes`` are what it changes beside orders."""
+    """One message and its answer, within a transaction or ahead of it; ``writes`` are what it changes beside orders."""
 
-    def __init__(self, services: Services, session: Session, question: Question, found: _Found) -> None:
+    def __init__(self, services: Services, session: Session | None, question: Question, found: _Found) -> None:
         self._services = services
         self._session = session
         self._question = question
@@ -181,9 +218,11 @@ class _Exchange:
             media_type = question.codec.media_type
             raise ProtocolError(f"session {header.session_id!r} began in another media type than {media_type}")
         if stored is None:
-            stored = StoredSession(new_serial(), None if device is None else device.id, services.clock())
+            stored = StoredSession(new_serial(), None if device is None else device.id, self._access.now)
             if device is not None:
                 self.writes += services.trace.pruning(device.id, stored.serial)
+            elif self._session is None:
+                raise _NeedsTransaction
             elif count_strangers(self._session.connection()) >= MAX_STRANGERS:
                 raise Busy("too many sessions of unknown devices")
         self._access.is_first = dm_session.is_new
@@ -193,7 +232,7 @@ class _Exchange:
         finally:
             self.is_begun = application.is_begun
         stored.state = _ENCODER.encode(dm_session.to_dict()).encode()
-        now = services.clock()
+        now = self._access.now
         self.writes += self._access.saving()
         self.writes.append(saving(_key(header), stored, now, is_known=self._found.stored is not None))
         if device is not None:
@@ -230,10 +269,16 @@ class _Application:
     """What the protocol library asks and tells during one message; only for a device that has proved who it is."""
 
     def __init__(
-        self, services: Services, session: Session, access: DeviceAccess, stored: StoredSession, *, has_orders: bool
+        self,
+        services: Services,
+        session: Session | None,
+        access: DeviceAccess,
+        stored: StoredSession,
+        *,
+        has_orders: bool,
     ) -> None:
         self._services = services
-        self._session = session
+        self._in_transaction = session
         self._access = access
         self._stored = stored
         self._has_orders = has_orders
@@ -283,6 +328,12 @@ class _Application:
             self._stored.begun = True
             if self._has_orders:
                 self._services.engine.begin_session(self._session, self._device, self._stored.serial)
+
+    @property
+    def _session(self) -> Session:
+        if self._in_transaction is None:
+            raise _NeedsTransaction
+        return self._in_transaction
 
     @cached_property
     def _device(self) -> Device:

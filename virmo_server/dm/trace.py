@@ -7,7 +7,7 @@ text is made when somebody looks.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, aliased
 from dom0_agent.omadm.codec import codec_for
 from dom0_agent.omadm.trace import trace_lines
 from virmo_server.model import Device
-from virmo_server.model_running import TracedMessage
+from virmo_server.model_running import TracedExchange
 from virmo_server.statements import Prepared, Write
 from virmo_server.vault import Vault
 
@@ -28,9 +28,10 @@ MAX_KEPT_BYTES = 64 * 1024
 PRUNED_BY_ONE_OF = 8
 _WINDOW_BITS, _MEMORY_LEVEL = 13, 6
 _KEEP = Prepared(
-    insert(TracedMessage).inline(), ("device_id", "serial", "at", "from_device", "media_type", "size", "body")
+    insert(TracedExchange).inline(),
+    ("device_id", "serial", "at", "media_type", "question_size", "answer_size", "bodies"),
 )
-_LAST = aliased(TracedMessage)
+_LAST = aliased(TracedExchange)
 _NEWEST = (
     select(_LAST.serial)
     .where(_LAST.device_id == bindparam("device"))
@@ -39,7 +40,7 @@ _NEWEST = (
     .limit(bindparam("kept", type_=Integer))
 )
 _PRUNE = Prepared(
-    delete(TracedMessage).where(TracedMessage.device_id == bindparam("device"), TracedMessage.serial.not_in(_NEWEST))
+    delete(TracedExchange).where(TracedExchange.device_id == bindparam("device"), TracedExchange.serial.not_in(_NEWEST))
 )
 
 
@@ -79,41 +80,46 @@ class Trace:
         """What keeps a message and its answer."""
         if not self._sessions:
             return []
-        rows = [
-            {
-                "device_id": device_id,
-                "serial": serial,
-                "at": exchange.at,
-                "from_device": from_device,
-                "media_type": media_type,
-                "size": len(body),
-                "body": self._vault.seal_bytes(_compressed(body)) if len(body) <= MAX_KEPT_BYTES else b"",
-            }
-            for from_device, body in ((True, exchange.untrusted_question), (False, exchange.answer))
-        ]
-        return [(_KEEP, rows)]
+        kept = b"".join(filter(_is_kept, (exchange.untrusted_question, exchange.answer)))
+        row = {
+            "device_id": device_id,
+            "serial": serial,
+            "at": exchange.at,
+            "media_type": media_type,
+            "question_size": len(exchange.untrusted_question),
+            "answer_size": len(exchange.answer),
+            "bodies": self._vault.seal_bytes(_compressed(kept)),
+        }
+        return [(_KEEP, [row])]
 
     def show(self, session: Session, device: Device, limit: int) -> list[ShownSession]:
         """The last ``limit`` sessions of those that are to be kept, newest first."""
         serials = self._serials(session, device, min(limit, self._sessions))
         shown: dict[str, list[ShownMessage]] = {serial: [] for serial in serials}
-        query = select(TracedMessage).where(TracedMessage.device_id == device.id, TracedMessage.serial.in_(shown))
-        for row in session.scalars(query.order_by(TracedMessage.id)):
-            message = ShownMessage(row.at, row.from_device, row.media_type, row.size, self._lines(row))
-            shown[row.serial].append(message)
+        query = select(TracedExchange).where(TracedExchange.device_id == device.id, TracedExchange.serial.in_(shown))
+        for row in session.scalars(query.order_by(TracedExchange.id)):
+            shown[row.serial] += self._messages(row)
         return [ShownSession(serial, messages) for serial, messages in shown.items()]
 
     def _serials(self, session: Session, device: Device, limit: int) -> Sequence[str]:
         return session.scalars(_NEWEST, {"device": device.id, "kept": limit}).all()
 
-    def _lines(self, row: TracedMessage) -> list[str]:
-        if not row.body:
-            return [f"{row.size} octets, too many to be kept"]
-        return trace_lines(codec_for(row.media_type), zlib.decompress(self._vault.open_bytes(row.body)))
+    def _messages(self, row: TracedExchange) -> Iterator[ShownMessage]:
+        kept = zlib.decompress(self._vault.open_bytes(row.bodies))
+        for from_device, size in ((True, row.question_size), (False, row.answer_size)):
+            if size > MAX_KEPT_BYTES:
+                lines = [f"{size} octets, too many to be kept"]
+            else:
+                lines, kept = trace_lines(codec_for(row.media_type), kept[:size]), kept[size:]
+            yield ShownMessage(row.at, from_device, row.media_type, size, lines)
+
+
+def _is_kept(body: bytes) -> bool:
+    return len(body) <= MAX_KEPT_BYTES
 
 
 def _compressed(body: bytes) -> bytes:
-    """For ``zlib.decompress``. With zlib's own large window, to prepare it costs more than a message."""
+    """For ``zlib.decompress``. With zlib's own large window, to prepare it costs more than messages."""
     compressor = zlib.compressobj(1, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL)
     return compressor.compress(body) + compressor.flush()
 
