@@ -80,7 +80,8 @@ class Trace:
         """What keeps a message and its answer."""
         if not self._sessions:
             return []
-        kept = b"".join(filter(_is_kept, (exchange.untrusted_question, exchange.answer)))
+        bodies = (exchange.untrusted_question, exchange.answer)
+        kept = b"".join(body for body in bodies if len(body) <= MAX_KEPT_BYTES)
         row = {
             "device_id": device_id,
             "serial": serial,
@@ -112,10 +113,6 @@ class Trace:
             else:
                 lines, kept = trace_lines(codec_for(row.media_type), kept[:size]), kept[size:]
             yield ShownMessage(row.at, from_device, row.media_type, size, lines)
-
-
-def _is_kept(body: bytes) -> bool:
-    return len(body) <= MAX_KEPT_BYTES
 
 
 def _compressed(body: bytes) -> bytes:
