@@ -3,7 +3,7 @@
 
 Each board is a real DM client session (MD5 both ways); the server is ``virmo-server serve`` with one or two workers on
 SQLite and on PostgreSQL, without TLS. "poll": every board opens a session, there is nothing to do; messages are made
-before and judged after, and between them a client in C sends them over 64 connections as fast as they are answered, so
+before and judged after, and between them a client in C sends them over 128 connections as fast as they are answered, so
 that latencies are those of a server under full load. "work": every board has an order, which must be done once; here
 the boards are one Python process. Beside "poll" stands a bare Starlette endpoint on the same uvicorn that gets the same
 requests from the same client and answers the same octets, with as many workers, in turns; the target is at least 0.2

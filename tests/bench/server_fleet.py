@@ -26,7 +26,7 @@ from virmo_server.devices.registry import NewDevice, register
 from virmo_server.services import Services
 
 #: Connections that are open at a time.
-CONNECTIONS = 64
+CONNECTIONS = 128
 CODEC = codec_for(XML_MEDIA_TYPE)
 _REGISTERED_AT_ONCE = 500
 _CLIENT_SOURCE = Path(__file__).with_name("post_all.c")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from virmo_server.dm.conversation import Alone, Answer, Busy, Question
 
 #: Messages in one transaction: more save little, and each waits for the last.
-MAX_TOGETHER = 32
+MAX_TOGETHER = 64
 #: Seconds after which a thread that is at work counts as held up.
 HELD_UP = 0.1
 
