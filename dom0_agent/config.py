@@ -139,7 +139,7 @@ class LogConfig:
 class ControlConfig:
     """The local socket that ``virmoctl`` uses."""
 
-    socket: Path = setting("path of the Unix socket", DEFAULT_SOCKET)
+    socket: Path = setting("path of the Unix socket", Path(DEFAULT_SOCKET))
 
 
 @dataclass(frozen=True, slots=True)

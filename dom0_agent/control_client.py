@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
-from pathlib import Path
 from typing import Any
 
-DEFAULT_SOCKET = Path("/run/virmo-agent/control.sock")
+DEFAULT_SOCKET = "/run/virmo-agent/control.sock"
 MAX_ANSWER = 16 << 20  #: bytes of one answer line that are accepted
 
 
@@ -15,12 +15,12 @@ class ControlError(Exception):
     """The call cannot be done; the message is shown to the person at the terminal."""
 
 
-def call(path: Path, name: str, timeout: float = 30.0, **parameters: Any) -> Any:
+def call(path: str | os.PathLike[str], name: str, timeout: float = 30.0, **parameters: Any) -> Any:
     """Ask a running agent; :class:`ControlError` tells why there is no answer."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         try:
-            connection.connect(str(path))
+            connection.connect(os.fspath(path))
             connection.sendall(json.dumps({"call": name, **parameters}).encode() + b"\n")
             with connection.makefile("rb") as stream:
                 line = stream.readline(MAX_ANSWER)

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from dom0_agent.control_client import DEFAULT_SOCKET, ControlError, call
@@ -45,7 +44,7 @@ class View:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="virmoctl", description="Look at the agent that runs on this board.")
-    parser.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, help="control socket (%(default)s)")
+    parser.add_argument("--socket", default=DEFAULT_SOCKET, help="control socket (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -60,6 +60,7 @@ class Running:
         self.thread = threading.Thread(target=self.agent.serve)
         self.thread.start()
         eventually(self.socket.exists, 10, "the agent listens")
+        eventually(lambda: str(self.db) in self.agent.overview.nodes, 10, "the agent has named the VMs' nodes")
 
     def _create(self, name: str, primitive: Primitive, **vendor: str) -> UUID:
         self.tree.add(SERVER, f"./VirMO/{name}", ItemValue(format=Format.NODE))
@@ -105,7 +106,7 @@ def test_resources_and_their_plan_are_shown(running: Running, capsys: pytest.Cap
     (web,) = [line for line in lines if "./VirMO/web" in line]
     (db,) = [line for line in lines if "./VirMO/db" in line]
     assert "30 %" in web
-    assert "300/60" in web
+    assert "150/60" in web
     assert "POWERED_OFF" in db
     assert running.virmoctl("resources", "--json") == 0
     shown: dict[str, Any] = json.loads(capsys.readouterr().out)
