@@ -14,6 +14,7 @@ from virmo_server.api.endpoint import Endpoint, Query
 from virmo_server.api.stream import EVENTS_QUERY
 from virmo_server.api.stream import MEDIA_TYPE as EVENTS_MEDIA_TYPE
 from virmo_server.api.upload import UPLOAD_QUERY
+from virmo_server.model_running import EventKind
 from virmo_server.version import VERSION
 
 REF_TEMPLATE = "#/components/schemas/{model}"
@@ -113,6 +114,18 @@ def _upload_operation(schemas: dict[Any, Any]) -> dict[str, Any]:
     return operation
 
 
+#: In a stream of events a schema is that of each of them (OpenAPI 3.1).
+_EVENT = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "event": {"type": "string", "enum": [*EventKind, "reset"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+
+
 def _events_operation(schemas: dict[Any, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": "follow_events",
@@ -125,7 +138,7 @@ def _events_operation(schemas: dict[Any, Any]) -> dict[str, Any]:
         "parameters": _query_parameters(EVENTS_QUERY),
         "responses": _responses(200, (*_ALWAYS, 503), schemas),
     }
-    operation["responses"]["200"]["content"] = {EVENTS_MEDIA_TYPE: {"schema": {"type": "string"}}}
+    operation["responses"]["200"]["content"] = {EVENTS_MEDIA_TYPE: {"schema": _EVENT}}
     return operation
 
 
