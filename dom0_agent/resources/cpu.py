@@ -1,11 +1,9 @@
 """What a CPU share means to a scheduler: weight, cap and vCPUs. Arithmetic only.
 
 A share of S % on P physical CPUs is a weight in proportion and (unless work-conserving) a cap of S·P percent of one
-CPU. It needs ⌈S·P/100⌉ vCPUs: with fewer the guest cannot use it, and weights count for nothing. It gets one more, where
-there are so many CPUs: what a vCPU loses by waiting for a CPU that dom0 needs, another one has to make up for. Without,
-50/30/20 came out as 47/31/21 on credit2 and 70/30 as 75/25 on credit. Measured on both; no vCPU is pinned, or weights
-would not hold either. credit divides a domain's weight among its vCPUs; credit2 gives all of it to each of them, so that
-it is divided here.
+CPU. It needs ⌈S·P/100⌉ vCPUs: with fewer the guest cannot use it, and weights count for nothing. Measured on credit and
+credit2; no vCPU is pinned, or weights would not hold either. credit divides a domain's weight among its vCPUs; credit2
+gives all of it to each of them, so that it is divided here.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ def cpu_share(
 
     A share of 0 sets nothing aside: the VM has as many vCPUs as its image asks for, and takes what others leave.
     """
-    needed = min(-(-percent * cpus // 100) + 1, cpus) if percent else image_vcpus
+    needed = -(-percent * cpus // 100) if percent else image_vcpus
     most = max(cpus, image_vcpus)
     vcpus = max(1, min(int(vendor.get("VCPUs", needed)), most))
     cap = 0 if work_conserving else percent * cpus

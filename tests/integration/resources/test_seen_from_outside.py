@@ -106,7 +106,7 @@ def test_resources_and_their_plan_are_shown(running: Running, capsys: pytest.Cap
     (web,) = [line for line in lines if "./VirMO/web" in line]
     (db,) = [line for line in lines if "./VirMO/db" in line]
     assert "30 %" in web
-    assert "150/60" in web
+    assert "300/60" in web
     assert "POWERED_OFF" in db
     assert running.virmoctl("resources", "--json") == 0
     shown: dict[str, Any] = json.loads(capsys.readouterr().out)

@@ -41,4 +41,4 @@ def test_nothing_ends_in_500(server: ServerProcess, tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_nothing_ends_in_500_for_long(server: ServerProcess, tmp_path: Path) -> None:
-    fuzz(server, tmp_path, examples=20, seconds=1700)
+    fuzz(server, tmp_path, examples=150, seconds=1700)

@@ -60,7 +60,7 @@ def test_each_vm_has_what_was_asked_for_what_was_set_and_what_it_uses(rig: Rig) 
     usage = Usage(VmTable(rig.database), rig.hypervisor, rig.sharing)
     first, second = usage.vms()
     assert (first["vmid"], first["configured"]["cpu"]) == (str(running), 30)
-    assert first["effective"]["weight"] == 150
+    assert first["effective"]["weight"] == 300
     assert first["effective"]["devices"] == ["xvda", "xvdb"]
     assert first["used"]["memory"] == rig.backend.image.memory
     assert first["used"]["disk"] >= 2 * MIB
@@ -68,7 +68,7 @@ def test_each_vm_has_what_was_asked_for_what_was_set_and_what_it_uses(rig: Rig) 
     assert "memory" not in second["used"]
     assert usage.device()["ram"] == rig.sharing.admission.device().ram
     shown = show_usage({"device": usage.device(), "running_step": None, "vms": [{"node": None, **first}]})
-    assert "150/60" in shown
+    assert "300/60" in shown
 
 
 def test_people_see_a_line_a_vm_and_what_apply_changes_is_doing() -> None:
