@@ -59,6 +59,14 @@ def test_a_suspend_in_the_middle_leaks_nothing(dom0: Dom0) -> None:
     drive(dom0, "suspends")
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("guest_type", ["pv", "pvh"])
+@pytest.mark.parametrize("scenario", ["agents-killed", "shims-hit"])
+def test_a_transfer_is_interrupted(dom0: Dom0, scenario: str, guest_type: str) -> None:
+    """SIGKILL of agent and shim, a full XenStore: success or a clean error, nothing hangs or leaks."""
+    drive(dom0, scenario, guest_type)
+
+
 @pytest.fixture(scope="module")
 def malice(dom0: Dom0) -> dict[str, Any]:
     """All attacks of a malicious guest; what Gets to the other guest took (see ``channel/malice.py``)."""

@@ -227,9 +227,16 @@ def transfer_in_background(rig: Agent, vmid: uuid.UUID = GOOD) -> Callable[[], s
 
 def main() -> int:
     """Runs one scenario."""
+    from tests.nested.channel.interruptions import agents_killed, shims_hit
     from tests.nested.channel.malice import malice
 
-    scenarios = {"talk": talk, "suspends": suspends, "malice": malice}
+    scenarios = {
+        "talk": talk,
+        "suspends": suspends,
+        "agents-killed": agents_killed,
+        "shims-hit": shims_hit,
+        "malice": malice,
+    }
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
     scenario, guest_dir, guest_type = sys.argv[1:]
     scenarios[scenario](Path(guest_dir), guest_type)
