@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from image.story.steps import DEVICE
+from tests.nested.conftest import eventually
 from tests.nested.guest_site import VM, Site, site
 
 pytestmark = pytest.mark.nested
@@ -172,15 +173,22 @@ def wipe(site: Site) -> None:
     assert "letter" not in site.console.text().rpartition("wc -l")[2]
 
 
-def tell(site: Site) -> None:
-    """DevInfo and DevDetail: the kernel is the one that the guest names at its console."""
+def facts(site: Site) -> dict[str, str]:
+    """What the guest has told of itself."""
     told = site.vm("info")
     assert told["state"] == "done", told
-    facts = dict(line.split(": ", 1) for line in told["message"].splitlines() if ": " in line)
+    return dict(line.split(": ", 1) for line in told["message"].splitlines() if ": " in line)
+
+
+def tell(site: Site) -> None:
+    """DevInfo and DevDetail: the kernel is the one that the guest names at its console."""
+    # A shim that has just been started may not answer in the seconds that a Get of live nodes has.
+    eventually(lambda: "FwV" in facts(site), "the guest tells what it is", 60)
+    known = facts(site)
     site.console.enter("uname -r")
-    site.console.shows(facts["FwV"].split()[-1])
-    assert facts["DevId"] == f"urn:uuid:{site.vmid}"
-    assert int(facts["Ext/Memory"]) > 64 << 20
+    site.console.shows(known["FwV"].split()[-1])
+    assert known["DevId"] == f"urn:uuid:{site.vmid}"
+    assert int(known["Ext/Memory"]) > 64 << 20
 
 
 def test_a_pv_guest_over_vchan_and_xenstore(tmp_path: Path) -> None:
