@@ -112,7 +112,7 @@ def cpu(seconds: float, vmids: list[str]) -> dict[str, Any]:
     guests = [Guest(libxc, vmid) for vmid in vmids]
     for guest in guests:
         guest.await_cpus()
-    answers: list[dict[str, int]] = [{}] * len(guests)
+    answers: list[dict[str, float]] = [{}] * len(guests)
 
     def burn(index: int, guest: Guest) -> None:
         answers[index] = json.loads(guest.ask(f"burn {WARM} {seconds} {TAIL}", seconds + PATIENCE))
@@ -136,7 +136,8 @@ def cpu(seconds: float, vmids: list[str]) -> dict[str, Any]:
         "rounds": [done / seconds for done in rounds],
         "time": [100 * one / sum(mine) for one in mine],
         "cpus": mine,
-        "online": [answer["cpus"] for answer in answers],
+        "ran": [answer["ran"] for answer in answers],
+        "online": [int(answer["cpus"]) for answer in answers],
         "dom0": used[UUID(int=0)],
         "status": statuses,
         "python": bare,

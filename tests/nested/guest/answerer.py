@@ -2,10 +2,11 @@
 
 One connection is one question, which ends where the asker sends no more:
 
-    burn WARM SECONDS TAIL   burn on all online CPUs; rounds of work in SECONDS after WARM, burning on for TAIL
+    burn WARM SECONDS TAIL   burn on all online CPUs; what was done in SECONDS after WARM, burning on for TAIL
     anything else            for the shell: exit status, then what it printed
 
-``burn`` answers ``{"cpus": …, "rounds": …}``. Its addresses come from ``hotplug``.
+``burn`` answers ``{"cpus": …, "rounds": …, "ran": …}``: CPUs, rounds of work, and how much they ran, by the clock of
+the guest's kernel, in percent of one. Its addresses come from ``hotplug``.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import socket
 import socketserver
 import subprocess
 import time
+from pathlib import Path
 
 PORT = 7777
 ROUND = 20000  #: turns of the loop that are a round: some milliseconds
+IDLE, IOWAIT, STEAL = 3, 4, 7  #: columns of /proc/stat
 
 
 class Server(socketserver.ThreadingTCPServer):
@@ -43,8 +46,8 @@ class Question(socketserver.StreamRequestHandler):
         self.wfile.write(answer.encode())
 
 
-def burn(warm: float, seconds: float, tail: float) -> dict[str, int]:
-    """Work done by one process for each online CPU."""
+def burn(warm: float, seconds: float, tail: float) -> dict[str, float]:
+    """Work done by one process for each online CPU, and what the kernel says that they had."""
     began, cpus = time.monotonic(), os.sysconf("SC_NPROCESSORS_ONLN")
     readers = []
     for _ in range(cpus):
@@ -57,12 +60,28 @@ def burn(warm: float, seconds: float, tail: float) -> dict[str, int]:
             os._exit(0)
         os.close(writing)
         readers.append(reading)
+    ran = ran_meanwhile(began + warm, began + warm + seconds, cpus)
     rounds = 0
     for reading in readers:
         with os.fdopen(reading) as file:
             rounds += int(file.readline())
         os.wait()
-    return {"cpus": cpus, "rounds": rounds}
+    return {"cpus": cpus, "rounds": rounds, "ran": ran}
+
+
+def ran_meanwhile(begin: float, end: float, cpus: int) -> float:
+    """Percent of one CPU that the online CPUs ran between two moments: what was neither idle nor stolen by others."""
+    time.sleep(max(0.0, begin - time.monotonic()))
+    before, began = not_run(), time.monotonic()
+    time.sleep(max(0.0, end - time.monotonic()))
+    after, ended = not_run(), time.monotonic()
+    return 100 * (cpus - (after - before) / (ended - began))
+
+
+def not_run() -> float:
+    """Seconds for which CPUs were idle, waited or were stolen, by now."""
+    numbers = [int(word) for word in Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:]]
+    return (numbers[IDLE] + numbers[IOWAIT] + numbers[STEAL]) / os.sysconf("SC_CLK_TCK")
 
 
 def turn(end: float) -> int:
