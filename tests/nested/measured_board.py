@@ -16,7 +16,7 @@ from tests.nested.subject import build_subject, unpack_iperf
 MIB = 1 << 20
 BANDWIDTH = 10_000_000  #: bits a second that the device is said to have: an emulated machine moves them with ease
 STORAGE = 8 * MIB
-SWEEP = 5.0
+SWEEP = 15.0
 BRIDGE = "xenbr0"
 SECOND_MAC = "00:16:3e:77:2a:5b"
 REDIRECTS = """

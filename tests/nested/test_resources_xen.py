@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.nested, pytest.mark.long]
 POINTS = 2.0  #: by which a measured share of CPU may differ
 WITHIN = 0.05  #: of a network share
 WINDOW = 12.0  #: seconds of burning
+#: Seconds of traffic: what lay in a receiver's buffer before must not count for much.
+TRAFFIC = 15
 #: Seconds within which ``virmoctl status`` answers while guests burn, beyond what Python's start takes there.
 RESPONSIVE = 1.0
 LESS = 24 * MIB  #: what a guest can spare
@@ -41,8 +43,7 @@ disk = os.open('/tmp/held-disk', os.O_RDONLY | os.O_DIRECT)
 page = mmap.mmap(-1, 4096)
 while True:
     try:
-        os.preadv(disk, [page], 0)
-        said = 'reads'
+        said = 'reads' if os.preadv(disk, [page], 0) else 'finds nothing'
     except OSError as error:
         said = 'fails'
     open('/tmp/held', 'w').write(said)
@@ -250,6 +251,6 @@ def test_network_shares_hold_both_ways(board: MeasuredBoard, tables: dict[str, T
     """R-046, R-053, HLF-05: TCP and UDP, IPv4 and IPv6, down and up, over one interface and over two together."""
     board.share({"guest-1": f"cpu:0,network:{NETWORK_SHARE}", "guest-2": "cpu:0", "guest-4": "cpu:0"})
     flows = [f"{p}-{v}-{d}" for p in ("tcp", "udp") for v in "46" for d in ("down", "up")]
-    check_traffic(board, "guest-1", 6, [f"{flow}-1" for flow in flows], network_table(tables))
+    check_traffic(board, "guest-1", TRAFFIC, [f"{flow}-1" for flow in flows], network_table(tables))
     board.plug("guest-1")
-    check_traffic(board, "guest-1", 6, [f"{flow}-2" for flow in flows], network_table(tables))
+    check_traffic(board, "guest-1", TRAFFIC, [f"{flow}-2" for flow in flows], network_table(tables))
