@@ -27,7 +27,7 @@ SWEEP_SECONDS = 30
 POSTGRESQL_THREADS = 4
 
 
-def make_app(services: Services, *, is_alone: bool = True) -> Starlette:
+def make_app(services: Services, *, is_alone: bool) -> Starlette:
     """The application over ``services``; closes them at shutdown. Unless it ``is_alone``, other processes serve too."""
 
     # One writes to an SQLite file at a time; with PostgreSQL one thread goes on while another waits for a device.

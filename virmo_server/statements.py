@@ -51,24 +51,22 @@ class _Compiled:
 
     text: str
     names: tuple[str, ...] | None  #: order of positional parameters; ``None``: by name
-    fixed: Row  #: parameters that have their values already, unconverted
+    fixed: Row  #: parameters that have their values already, converted
     given: tuple[str, ...]  #: those that have not
-    binds: Mapping[str, Convert]
+    binds: Mapping[str, Convert]  #: of those that are given
     results: tuple[Convert | None, ...]
 
     def parameters(self, row: Row) -> Sequence[Any] | Row:
-        values = {**self.fixed, **row} if self.fixed else row
-        binds = self.binds
-        if self.names is not None:
-            return [binds[name](values[name]) if name in binds else values[name] for name in self.names]
-        return {name: binds[name](value) if name in binds else value for name, value in values.items()}
+        values = {**self.fixed, **row}
+        for name, convert in self.binds.items():
+            values[name] = convert(values[name])
+        return values if self.names is None else [values[name] for name in self.names]
 
     def arrays(self, rows: Sequence[Row]) -> Row:
         """The parameters of a statement for many: each is an array."""
         values: dict[str, Any] = {**self.fixed, **{name: [row[name] for row in rows] for name in self.given}}
         for name, convert in self.binds.items():
-            is_array = name not in self.fixed
-            values[name] = [convert(value) for value in values[name]] if is_array else convert(values[name])
+            values[name] = [convert(value) for value in values[name]]
         return values
 
     def converted(self, row: Sequence[Any]) -> tuple[Any, ...]:
@@ -135,7 +133,7 @@ class Prepared:
         made = (_for_many(statement) if many else statement).compile(dialect=dialect)
         fixed = {name: bind for bind, name in made.bind_names.items() if bind.value is not None}
         given = _given(statement)
-        converts = {name: _bind_processor(bind, dialect) for name, bind in (fixed | given).items()}
+        binds = {name: _bind_processor(bind, dialect) for name, bind in given.items()}
         results: list[Convert | None] = []
         if isinstance(statement, Select):
             types = [column.type.dialect_impl(dialect) for column in statement.selected_columns]
@@ -147,9 +145,9 @@ class Prepared:
         return _Compiled(
             text=text,
             names=None if made.positiontup is None else tuple(made.positiontup),
-            fixed={name: bind.value for name, bind in fixed.items()},
+            fixed={name: _value(bind, dialect) for name, bind in fixed.items()},
             given=tuple(given),
-            binds={name: convert for name, convert in converts.items() if convert is not None},
+            binds={name: convert for name, convert in binds.items() if convert is not None},
             results=tuple(results),
         )
 
@@ -159,6 +157,12 @@ def _bind_processor(bind: BindParameter[Any], dialect: Dialect) -> Convert | Non
     if isinstance(bind.type, UtcDateTime):
         return _time_processor(dialect)
     return bind.type.dialect_impl(dialect).bind_processor(dialect)
+
+
+def _value(bind: BindParameter[Any], dialect: Dialect) -> Any:
+    """What a parameter has already, as the driver takes it."""
+    convert = _bind_processor(bind, dialect)
+    return bind.value if convert is None else convert(bind.value)
 
 
 @lru_cache

@@ -156,8 +156,7 @@ def _answered_ahead(services: Services, questions: Sequence[Question]) -> dict[s
         seen = found.get(question.source)
         if seen is None or seen.device is None or seen.has_orders:
             continue
-        own = seen if seen.stored is None else replace(seen, stored=replace(seen.stored))  # it will be changed
-        exchange = _Exchange(services, None, question, own)
+        exchange = _Exchange(services, None, question, seen)
         with contextlib.suppress(_NeedsTransaction, ProtocolError, WrongCertificate):
             done[question.source] = _Done(seen, exchange.answer(), exchange.writes)
     return done
@@ -202,8 +201,9 @@ class _Exchange:
 
     def answer(self) -> Answer:
         """Work on the message."""
-        question, stored, services = self._question, self._found.stored, self._services
-        header, device = question.message.header, self._found.device
+        question, found, services = self._question, self._found, self._services
+        stored = None if found.stored is None else replace(found.stored)  # it will be changed; what was found stays
+        header, device = question.message.header, found.device
         if device is not None and device.certificate_subject not in {None, question.subject}:
             self._access.note_failure(f"wrong client certificate ({question.subject or 'none'})")
             self.writes += self._access.saving()
@@ -234,7 +234,7 @@ class _Exchange:
         stored.state = _ENCODER.encode(dm_session.to_dict()).encode()
         now = self._access.now
         self.writes += self._access.saving()
-        self.writes.append(saving(_key(header), stored, now, is_known=self._found.stored is not None))
+        self.writes.append(saving(_key(header), stored, now, is_known=found.stored is not None))
         if device is not None:
             exchange = Exchange(question.untrusted_body, body, now)
             self.writes += services.trace.keeping(device.id, stored.serial, question.codec.media_type, exchange)

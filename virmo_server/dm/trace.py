@@ -21,7 +21,7 @@ from virmo_server.model_running import TracedExchange
 from virmo_server.statements import Prepared, Write
 from virmo_server.vault import Vault
 
-#: Larger messages are counted, not kept: they carry an object that belongs to no trace.
+#: Larger messages are counted, not kept: they carry an object that belongs to no trace. Rows are read by it, too.
 MAX_KEPT_BYTES = 64 * 1024
 #: What is too old is dropped by one session of so many, which their random serials say: to look for it costs the
 #: database a third of a session without orders.
