@@ -58,8 +58,10 @@ class Agent:
         self.hub.start()
 
     def _note(self, event: GuestEvent) -> None:
+        """Beside what a scenario prints: channels' threads tell of their ends until after it."""
         if event.kind is not GuestEventKind.SAID:
-            print(f"  {time.monotonic():.1f} {event.vmid.hex[-4:]} {event.kind.value} {event.reason}", flush=True)
+            seen = f"  {time.monotonic():.1f} {event.vmid.hex[-4:]} {event.kind.value} {event.reason}"
+            print(seen, file=sys.stderr, flush=True)
         self.events.append(event)
 
     def config(self, vmid: uuid.UUID) -> DomainConfig:
