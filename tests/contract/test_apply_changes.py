@@ -70,10 +70,16 @@ def picture(rig: Rig) -> dict[UUID, Picture]:
     return pictures
 
 
+def online(rig: Rig, percent: int) -> int:
+    """vCPUs that a share needs: more than it fills, and on credit one more."""
+    host = rig.hypervisor.host()
+    return min(percent * host.cpus // 100 + (1 if host.scheduler == "credit2" else 2), host.cpus)
+
+
 def scheduling(rig: Rig, percent: int) -> Scheduling:
     """What a share is to this machine's scheduler: credit2 counts a domain's weight for each of its vCPUs."""
     host = rig.hypervisor.host()
-    vcpus = -(-percent * host.cpus // 100) if host.scheduler == "credit2" else 1
+    vcpus = online(rig, percent) if host.scheduler == "credit2" else 1
     return Scheduling(round(10 * percent / vcpus), percent * host.cpus)
 
 
@@ -108,10 +114,10 @@ def test_everything_becomes_what_was_asked_for(three: tuple[Rig, list[UUID]]) ->
     result = apply(rig, wanted)
     assert result.status == 200, result.message
     assert {vmid: rig.record(vmid).allocation for vmid in vmids} == wanted
-    cpus, resources = rig.hypervisor.host().cpus, rig.hypervisor.resources
+    resources = rig.hypervisor.resources
     assert resources.scheduling(vmids[0]) == scheduling(rig, 10)
     assert resources.scheduling(vmids[1]) == scheduling(rig, 50)
-    assert resources.vcpus(vmids[1])[0] == -(-50 * cpus // 100)
+    assert resources.vcpus(vmids[1])[0] == online(rig, 50)
     domain = rig.hypervisor.find(vmids[0])
     assert domain is not None
     assert abs(domain.memory - wanted[vmids[0]].ram) <= 4 * MIB

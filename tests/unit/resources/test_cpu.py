@@ -28,22 +28,27 @@ def share_of(
 
 
 @pytest.mark.parametrize(
-    ("percent", "cpus", "vcpus", "scheduling"),
+    ("percent", "cpus", "on_credit", "on_credit2", "weight", "cap"),
     [
-        (70, 2, 2, Scheduling(700, 140)),
-        (50, 2, 1, Scheduling(500, 100)),
-        (51, 2, 2, Scheduling(510, 102)),
-        (30, 2, 1, Scheduling(300, 60)),
-        (100, 8, 8, Scheduling(1000, 800)),
-        (1, 8, 1, Scheduling(10, 8)),
-        (0, 2, 3, Scheduling(20, 0)),  # nothing set aside: as many as its image wants, no cap
+        (70, 2, 2, 2, 700, 140),
+        (50, 2, 2, 2, 500, 100),
+        (49, 2, 2, 1, 490, 98),
+        (30, 2, 2, 1, 300, 60),
+        (30, 1, 1, 1, 300, 30),
+        (100, 8, 8, 8, 1000, 800),
+        (25, 8, 4, 3, 250, 200),
+        (1, 8, 2, 1, 10, 8),
+        (0, 2, 3, 3, 20, 0),  # nothing set aside: as many as its image wants, no cap
     ],
 )
-def test_a_share_has_the_vcpus_that_it_needs(percent: int, cpus: int, vcpus: int, scheduling: Scheduling) -> None:
-    """R-049: whatever vCPU count the image asks for, a weight means nothing without them."""
+def test_a_share_has_the_vcpus_that_it_needs(
+    percent: int, cpus: int, on_credit: int, on_credit2: int, weight: int, cap: int
+) -> None:
+    """R-049: whatever vCPU count the image asks for, a weight means nothing without them (the module has figures)."""
     share = share_of(percent, {}, image_vcpus=3, cpus=cpus)
-    assert (share.vcpus, share.scheduling) == (vcpus, scheduling)
+    assert (share.vcpus, share.scheduling) == (on_credit, Scheduling(weight, cap))
     assert share.max_vcpus == max(3, cpus)
+    assert share_of(percent, {}, image_vcpus=3, cpus=cpus, scheduler="credit2").vcpus == on_credit2
 
 
 def test_a_work_conserving_share_has_no_cap() -> None:
@@ -68,7 +73,14 @@ def test_a_cap_is_never_beyond_what_the_vcpus_could_use(image_vcpus: int, cap: i
 
 @pytest.mark.parametrize(
     ("percent", "vendor", "vcpus", "weight"),
-    [(70, {}, 2, 350), (30, {}, 1, 300), (70, {"VCPUs": "1"}, 1, 700), (0, {}, 4, 5), (1, {"VCPUs": "64"}, 4, 2)],
+    [
+        (70, {}, 2, 350),
+        (50, {}, 2, 250),
+        (30, {}, 1, 300),
+        (70, {"VCPUs": "1"}, 1, 700),
+        (0, {}, 4, 5),
+        (1, {"VCPUs": "64"}, 4, 2),
+    ],
 )
 def test_credit2_weighs_each_vcpu(percent: int, vendor: dict[str, str], vcpus: int, weight: int) -> None:
     """R-049: with the whole weight for each of two vCPUs a share of 70 % got 75 % beside one of 30 %, as soon as dom0
@@ -85,4 +97,4 @@ def test_what_is_set_is_what_a_scheduler_takes(
     assert 1 <= share.vcpus <= share.max_vcpus
     assert 1 <= share.scheduling.weight <= 65535
     assert share.scheduling.cap in (0, percent * cpus)
-    assert not percent or share.vcpus * 100 >= percent * cpus
+    assert not percent or share.vcpus * 100 > percent * cpus or share.vcpus == cpus
