@@ -21,6 +21,7 @@ from pathlib import Path
 from dom0_agent.guest.facts import NO_FACTS, parse_facts
 from dom0_agent.guest.rendezvous import XenRendezvous
 from dom0_agent.hypervisor import xlcfg
+from dom0_agent.hypervisor.domain_names import DomainNames
 from dom0_agent.hypervisor.interface import DomainConfig, DomainInfo, GuestFacts, HostInfo, HypervisorError, OutOfMemory
 from dom0_agent.hypervisor.libxc import Libxc, open_libxc
 from dom0_agent.hypervisor.readback import ReadBackHypervisor
@@ -78,6 +79,7 @@ class Xl:
         self._can_save: bool | None = None
         self._libxc: Libxc | None = None
         self._host: HostInfo | None = None
+        self._names = DomainNames(store)
         self._resources = XlResources(store, self._run, lambda: self.host().scheduler, lambda: self._libxc)
         for leftover in run_dir.glob("*.xlcfg"):
             leftover.unlink(missing_ok=True)
@@ -106,7 +108,7 @@ class Xl:
     def domains(self) -> tuple[DomainInfo, ...]:
         """``xl list -v``: the only form that tells UUID, state and shutdown reason at once. Or the direct look."""
         if self._libxc is not None:
-            return tuple(replace(domain, name=self._name(domain)) for domain in self._libxc.domains())
+            return self._names.add(self._libxc.domains())
         return parse_domains(self._run(["xl", "list", "-v"], SHORT, "list").untrusted_stdout)
 
     def create(self, config: DomainConfig) -> None:
@@ -243,15 +245,6 @@ class Xl:
         except XenStoreError as error:
             logger.warning("device_model_unknown domid=%d error=%s", domain.domid, error)
             return True
-
-    def _name(self, domain: DomainInfo) -> str:
-        """A domain's name is the toolstack's, in XenStore; it is for people only."""
-        try:
-            untrusted_name = self._store.read(f"/local/domain/{domain.domid}/name") or b"(null)"
-        except XenStoreError as error:
-            logger.warning("domain_name_unreadable domid=%d error=%s", domain.domid, error)
-            return "(unknown)"
-        return untrusted_name.decode("utf-8", "replace")
 
     def _run(self, argv: Sequence[str], deadline: float, call: str) -> ToolResult:
         result = self._run_tool(argv, deadline)
