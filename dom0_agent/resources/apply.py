@@ -8,8 +8,9 @@ Knows VMs and plans; must not know the management tree.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from uuid import UUID
 
 from dom0_agent.hypervisor.interface import HypervisorError, OutOfMemory
@@ -149,9 +150,12 @@ class ApplyChanges:
         result = OperationResult(Status.COMMAND_FAILED, f"{HOLD}: an internal error; the agent's log tells more")
         begun, ended = 0, False
         try:
-            for position, step in enumerate(change.steps):
-                begun = position + 1
-                self._step(change.entry_id, position, step, change.vms[step.vmid])
+            for _, group in groupby(enumerate(change.steps), lambda item: (item[1].resource, item[1].live)):
+                together = list(group)
+                begun = together[-1][0] + 1  # what is done ahead is to be undone, too
+                self._ahead(change, [step for _, step in together])
+                for position, step in together:
+                    self._step(change.entry_id, position, step, change.vms[step.vmid])
             done = {target.vmid: self._after(change.vms[target.vmid], target) for target in change.targets}
             sentence = f"{HOLD} done: {len(change.steps)} changes on {len(change.targets)} VMs"
             self._commit(change, OperationResult(Status.OK, sentence), done)
@@ -162,6 +166,11 @@ class ApplyChanges:
             if not ended:
                 self._undo(change.entry_id, change.steps[:begun], change.vms, result.message)
             self._conclude(change, after, result)
+
+    def _ahead(self, change: _Change, steps: Sequence[PlanStep]) -> None:
+        if steps[0].live:
+            vms = [(change.vms[step.vmid], step.after) for step in steps]
+            self._sharing.enforcer.apply_ahead(steps[0].resource, vms)
 
     def _step(self, entry_id: str, position: int, step: PlanStep, vm: Vm) -> None:
         with self._database.transaction(durable=False):  # the plan is durable, and its undo needs no more than that

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -70,10 +70,33 @@ class Shaper:
     def __init__(self, tc: Tc) -> None:
         self._tc = tc
         self._complete: dict[UUID, tuple[str, ...]] = {}  #: interfaces of VMs whose shaping this process has seen whole
+        self._ahead: dict[UUID, tuple[tuple[str, ...], Rate]] = {}  #: what `shape_ahead` has made and seen
         self._touched: set[UUID] | None = None  #: VMs of which there may be something; None: not asked yet
+
+    def shape_ahead(self, wanted: Mapping[UUID, tuple[Sequence[str], Rate]]) -> None:
+        """Change the rates of several VMs in this order and look, in one process; :meth:`shape` then has less to do.
+
+        Nothing fails here: what is not so afterwards is left to :meth:`shape`, which is to be called for each of them.
+        """
+        self._ahead.clear()
+        some = {v: (tuple(i), rate) for v, (i, rate) in wanted.items() if i and self._complete.get(v) == tuple(i)}
+        changes = [line for v, (_, rate) in some.items() for line in _changes(v, rate)]
+        try:
+            shown = self._tc.batch([*changes, *(line for v, (names, _) in some.items() for line in _look(v, names))])
+        except TcError as error:
+            logger.info("shaping_ahead_failed vms=%d reason=%s", len(some), error)
+            return
+        classes, documents = list(shown.classes), list(shown.documents)
+        for vmid, (interfaces, rate) in some.items():
+            its = Shown(tuple(documents[: 2 * len(interfaces)]), tuple(classes[:2]))
+            del documents[: 2 * len(interfaces)], classes[:2]
+            if not _problem(vmid, interfaces, rate, its):
+                self._ahead[vmid] = (interfaces, rate)
 
     def shape(self, vmid: UUID, interfaces: Sequence[str], rate: Rate | None) -> None:
         """Limit all ``interfaces`` together to ``rate``, both ways; ``None``: no limit, and nothing left of one."""
+        if self._ahead.pop(vmid, None) == (tuple(interfaces), rate):
+            return
         for name in interfaces:
             if not _INTERFACE.fullmatch(name):
                 raise TcError(f"VM {vmid}: {name[:40]!r} is no interface's name")
@@ -149,9 +172,8 @@ class Shaper:
 
     def _changed(self, vmid: UUID, interfaces: Sequence[str], rate: Rate) -> bool:
         """Change the rate of what is complete, and look, in one process; ``False``: it was not complete after all."""
-        changes = [line for name in device_names(vmid) for line in _rate_lines("change", name, rate)]
         try:
-            shown = self._tc.batch([*changes, *_look(vmid, interfaces)])
+            shown = self._tc.batch([*_changes(vmid, rate), *_look(vmid, interfaces)])
         except TcError as error:
             logger.info("shaping_incomplete vmid=%s reason=%s", vmid, error)
             return False
@@ -218,6 +240,10 @@ def _rate_lines(verb: str, device: str, rate: Rate) -> list[str]:
         f"burst {burst} cburst {burst} quantum {QUANTUM}",
         f"qdisc {verb} dev {device} parent 1:1 handle 10: bfifo limit {limit}",
     ]
+
+
+def _changes(vmid: UUID, rate: Rate) -> list[str]:
+    return [line for name in device_names(vmid) for line in _rate_lines("change", name, rate)]
 
 
 def _look(vmid: UUID, interfaces: Sequence[str]) -> list[str]:

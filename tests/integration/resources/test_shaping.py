@@ -6,14 +6,17 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 import pytest
 
-from dom0_agent.resources.network import Shaper, device_names, rate_of
-from dom0_agent.resources.tc import TcError
+from dom0_agent.hypervisor.tool import ToolResult
+from dom0_agent.resources.network import Rate, Shaper, device_names, rate_of
+from dom0_agent.resources.tc import Tc, TcError
 from tests.integration.resources.shaping_testing import SENDER, Lab
+from tests.integration.resources.sim_network import InNamespace
 from tests.integration.resources.traffic import FRAMES_OF_TCP
 
 MEGABIT = 10**6
@@ -204,3 +207,65 @@ def test_every_rate_is_one_that_tc_says_back(bits: int, lab: Lab, vmid: UUID) ->
     lab.shaper.shape(vmid, ["vif7.0"], rate)
     assert lab.shaper.holds(vmid, ["vif7.0"], rate)
     assert rate.rate <= max(bits, 8000)
+
+
+@dataclass
+class Counted:
+    """Runs tools in dom0's namespace, and notes which; the n-th tc fails, when that is asked for."""
+
+    lab: Lab
+    calls: list[str] = field(default_factory=list)
+    fails: int = 0
+
+    def __call__(self, argv: Sequence[str], deadline: float) -> ToolResult:
+        """A ``ToolRunner``."""
+        self.calls.append(argv[0])
+        if len(self.calls) == self.fails:
+            return ToolResult(tuple(argv), 1, "", "told to fail")
+        return InNamespace(self.lab)(argv, deadline)
+
+
+@pytest.fixture
+def three(lab: Lab) -> dict[UUID, tuple[list[str], Rate]]:
+    """Interfaces of three VMs, and what they are to be limited to."""
+    for number in range(3):
+        lab.connect(lab.guest(f"g{number}"), "eth0", f"vif{number}.0", 20 + number)
+    return {uuid4(): ([f"vif{number}.0"], rate_of(SHARE * (number + 1))) for number in range(3)}
+
+
+def test_several_vms_are_changed_and_looked_at_by_one_tc(lab: Lab, three: dict[UUID, tuple[list[str], Rate]]) -> None:
+    """R-060: what an ApplyChanges over many VMs costs."""
+    tools = Counted(lab)
+    shaper = Shaper(Tc(tools))
+    for vmid, (interfaces, _) in three.items():
+        shaper.shape(vmid, interfaces, rate_of(SHARE))
+    tools.calls.clear()
+    shaper.shape_ahead(three)
+    for vmid, (interfaces, rate) in three.items():
+        shaper.shape(vmid, interfaces, rate)
+    assert tools.calls == ["tc"]
+    assert all(lab.shaper.holds(vmid, interfaces, rate) for vmid, (interfaces, rate) in three.items())
+    vmid, (interfaces, rate) = next(iter(three.items()))
+    somebody = f"tc class change dev {device_names(vmid)[0]} parent 1: classid 1:1 htb rate 1mbit"
+    lab.inside("dom0", *somebody.split())
+    shaper.shape(vmid, interfaces, rate)
+    assert lab.shaper.holds(vmid, interfaces, rate), "what was done ahead counts once"
+
+
+def test_what_could_not_be_done_ahead_is_done_for_each(lab: Lab, three: dict[UUID, tuple[list[str], Rate]]) -> None:
+    """VMs that are new, an interface that is, a device that somebody took away, and a tc that fails."""
+    tools = Counted(lab)
+    shaper = Shaper(Tc(tools))
+    (first, (one, _)), (second, _), *_ = three.items()
+    for vmid in (first, second):
+        shaper.shape(vmid, three[vmid][0], rate_of(SHARE))
+    lab.connect(lab.guest("more"), "eth0", "vif0.1", 30)
+    one.append("vif0.1")
+    lab.inside("dom0", "ip", "link", "delete", device_names(second)[1])
+    for fails in (0, 1):
+        tools.calls.clear()
+        tools.fails = fails
+        shaper.shape_ahead(three)
+        for vmid, (interfaces, rate) in three.items():
+            shaper.shape(vmid, interfaces, rate)
+        assert all(lab.shaper.holds(vmid, interfaces, rate) for vmid, (interfaces, rate) in three.items())
