@@ -16,8 +16,14 @@ from tests.nested.subject import build_subject, unpack_iperf
 MIB = 1 << 20
 BANDWIDTH = 10_000_000  #: bits a second that the device is said to have: an emulated machine moves them with ease
 STORAGE = 8 * MIB
-SWEEP = 5.0
+SWEEP = 15.0
 BRIDGE = "xenbr0"
+SECOND_MAC = "00:16:3e:77:2a:5b"
+REDIRECTS = """
+for interface in /sys/class/net/vif"$1".*; do
+    for hook in ingress egress; do tc filter show dev "${interface##*/}" "$hook" 2>/dev/null; done
+done
+"""
 CONFIG: dict[str, dict[str, Any]] = {
     "vm": {"bridge": BRIDGE, "default_storage": STORAGE, "default_cpu": 30, "sweep_interval": SWEEP},
     "resources": {"network": {"bandwidth": BANDWIDTH}},
@@ -33,6 +39,7 @@ class Burned:
     work: tuple[float, ...]  #: of all their work, counted in the guests
     time: tuple[float, ...]  #: of all their processor time, by Xen
     cpus: tuple[float, ...]  #: of one physical CPU, by Xen
+    ran: tuple[float, ...]  #: of one physical CPU, by the guests' kernels
     rounds: tuple[float, ...]  #: work a second
     online: tuple[int, ...]  #: CPUs in the guest
     dom0: float  #: of one physical CPU
@@ -56,6 +63,18 @@ class MeasuredBoard(AgentBoard):
     def share(self, shares: Mapping[str, str]) -> None:
         """One ApplyChanges: ``share({"guest-1": "cpu:70"})``."""
         self.order("resources", "apply", DEVICE, *(f"{name}={what}" for name, what in shares.items()))
+
+    def plug(self, name: str) -> None:
+        """A second interface, by hand, and the agent has seen it."""
+        before = self._interfaces(name)
+        self.dom0.run(["xl", "network-attach", self.domain_name(name), f"bridge={BRIDGE}", f"mac={SECOND_MAC}"])
+        eventually(lambda: self._interfaces(name) > before, f"{name} has a second interface that is limited", 60)
+
+    def _interfaces(self, name: str) -> int:
+        """How many of the domain's interfaces are redirected to the VM's budget, both ways."""
+        (domid,) = self.dom0.run(["xl", "domid", self.domain_name(name)]).stdout.split()
+        shown = self.dom0.run(["sh", "-c", REDIRECTS, "redirects", domid]).stdout
+        return shown.count("mirred") // 2
 
     def burn(self, seconds: float, *names: str) -> Burned:
         """All of these VMs burn on all their CPUs at once."""

@@ -1,6 +1,6 @@
 """Runs in dom0: has guests with ``guest/answerer.py`` burn, send and look, and tells what they and Xen saw as JSON.
 
-    measure.py cpu SECONDS VMID…               all burn on all their CPUs at once, virmoctl asked meanwhile
+    measure.py cpu SECONDS VMID…               all burn on all their CPUs at once; virmoctl is asked while they go on
     measure.py network VMID SECONDS RATE KIND… iperf3; KIND is words with dashes, see ``traffic``
     measure.py sh VMID LINE                    run by the shell in the guest: {"status": …, "output": …}
     measure.py prepare                         dom0's own addresses on the guests' bridge
@@ -30,8 +30,8 @@ PORT = 7777
 IPERF_PORT = 5201
 NETWORKS = (77, 78)  #: 10.77.0.0/16 and fd77::/64 for first interfaces, 78 for second ones
 PATIENCE = 120.0
-WARM, TAIL = 4.0, 3.0  #: seconds of burning before and after what counts
-STATUS_PAUSE = 4.0  #: seconds between looks: dom0 is to answer, not to be the one that burns
+WARM, TAIL = 4.0, 14.0  #: seconds of burning before and after what counts
+LOOKS, LOOK_PAUSE = 3, 1.0  #: at dom0 in the tail, when it may burn, too; seconds between them
 PAYLOAD = 1400  #: bytes of a UDP datagram
 #: Bytes of frames (which are what htb counts) for each byte of payload: Ethernet, IP, UDP, and TCP with timestamps.
 FRAMES = {
@@ -107,12 +107,12 @@ def prepare() -> None:
 
 
 def cpu(seconds: float, vmids: list[str]) -> dict[str, Any]:
-    """Each guest's work by its own count, its CPU time by Xen's, and how long ``virmoctl status`` took meanwhile."""
+    """Each guest's work by its own count, its CPU time by Xen's, and how long ``virmoctl status`` took right after."""
     libxc = Libxc(load_library("4.17"))
     guests = [Guest(libxc, vmid) for vmid in vmids]
     for guest in guests:
         guest.await_cpus()
-    answers: list[dict[str, int]] = [{}] * len(guests)
+    answers: list[dict[str, float]] = [{}] * len(guests)
 
     def burn(index: int, guest: Guest) -> None:
         answers[index] = json.loads(guest.ask(f"burn {WARM} {seconds} {TAIL}", seconds + PATIENCE))
@@ -121,12 +121,15 @@ def cpu(seconds: float, vmids: list[str]) -> dict[str, Any]:
     for thread in threads:
         thread.start()
     time.sleep(WARM)
-    before, began, statuses, bare = times(libxc), time.monotonic(), [], []
-    while time.monotonic() < began + seconds:
+    before, began = times(libxc), time.monotonic()
+    time.sleep(seconds)
+    after, ended = times(libxc), time.monotonic()
+    statuses, bare = [], []
+    for _ in range(LOOKS):
         statuses.append(taken("virmoctl", "status"))
         bare.append(taken("python3", "-c", "pass"))
-        time.sleep(max(0.0, min(STATUS_PAUSE, began + seconds - time.monotonic())))
-    after, ended = times(libxc), time.monotonic()
+        time.sleep(LOOK_PAUSE)
+    assert time.monotonic() < ended + TAIL, "the guests had stopped to burn when dom0 was looked at"
     for thread in threads:
         thread.join()
     used = {uuid: (after[uuid] - before[uuid]) / (ended - began) * 100 for uuid in after if uuid in before}
@@ -136,7 +139,8 @@ def cpu(seconds: float, vmids: list[str]) -> dict[str, Any]:
         "rounds": [done / seconds for done in rounds],
         "time": [100 * one / sum(mine) for one in mine],
         "cpus": mine,
-        "online": [answer["cpus"] for answer in answers],
+        "ran": [answer["ran"] for answer in answers],
+        "online": [int(answer["cpus"]) for answer in answers],
         "dom0": used[UUID(int=0)],
         "status": statuses,
         "python": bare,
@@ -178,7 +182,7 @@ def traffic(guest: Guest, kind: str, seconds: int, rate: int) -> list[float]:
     for number in range(int(count)):
         argv = ["iperf3", "--json", "--client", guest.address(number, version), "--port", str(IPERF_PORT + number)]
         argv += ["--time", str(seconds), "--omit", str(OMIT), f"-{version}"]
-        argv += ["--udp", "--length", str(PAYLOAD), "--bitrate", str(rate)] if protocol == "udp" else []
+        argv += ["--udp", "--length", str(PAYLOAD), "--bitrate", str(rate // int(count))] if protocol == "udp" else []
         argv += ["--reverse"] if direction == "up" else []
         environment = {**os.environ, "LD_LIBRARY_PATH": str(HERE / "iperf")}
         argv[0] = str(HERE / "iperf" / "iperf3")
