@@ -174,6 +174,8 @@ class ApplyChanges:
 
     def _step(self, entry_id: str, position: int, step: PlanStep, vm: Vm) -> None:
         with self._database.transaction(durable=False):  # the plan is durable, and its undo needs no more than that
+            if position:
+                self._journal.done(entry_id, position - 1)
             self._journal.intend(entry_id, position)
         self._say(step.name)
 
@@ -181,8 +183,6 @@ class ApplyChanges:
             self._say(f"{step.name}, {reached} of {wanted} bytes reached")
 
         self._sharing.enforcer.apply(step.resource, vm, step.after, live=step.live, progress=progress)
-        with self._database.transaction(durable=False):
-            self._journal.done(entry_id, position)
 
     def _after(self, vm: Vm, target: Target) -> Vm:
         """The VM as it is committed."""
@@ -198,6 +198,8 @@ class ApplyChanges:
         with self._database.transaction():
             for vm in after.values():
                 self._vms.put(vm.dump())
+            if change.steps:
+                self._journal.done(change.entry_id, len(change.steps) - 1)
             self._journal.intend(change.entry_id, len(change.steps), report)
 
     def _undo(self, entry_id: str, steps: tuple[PlanStep, ...], vms: Mapping[UUID, Vm], reason: str) -> None:

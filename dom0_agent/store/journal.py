@@ -143,16 +143,19 @@ class Journal:
     def _step(self, operation_id: str, position: int, state: StepState, detail: Mapping[str, object] | None) -> None:
         key = (operation_id, position)
         with self._database.transaction() as connection:
-            found = connection.execute(
-                "SELECT detail FROM operation_step WHERE operation_id = ? AND position = ?", key
-            ).fetchone()
-            if found is None:
-                raise StoreError(f"the journal has no step {position} of operation {operation_id}")
-            merged = json.dumps({**json.loads(found["detail"]), **(detail or {})})
-            connection.execute(
-                "UPDATE operation_step SET state = ?, detail = ? WHERE operation_id = ? AND position = ?",
-                (state.value, merged, *key),
+            changed = connection.execute(
+                "UPDATE operation_step SET state = ? WHERE operation_id = ? AND position = ?", (state.value, *key)
             )
+            if changed.rowcount != 1:
+                raise StoreError(f"the journal has no step {position} of operation {operation_id}")
+            if detail:
+                found = connection.execute(
+                    "SELECT detail FROM operation_step WHERE operation_id = ? AND position = ?", key
+                ).fetchone()
+                merged = json.dumps({**json.loads(found["detail"]), **detail})
+                connection.execute(
+                    "UPDATE operation_step SET detail = ? WHERE operation_id = ? AND position = ?", (merged, *key)
+                )
 
     def _load(self, row: sqlite3.Row) -> JournalEntry:
         steps = self._database.query(
