@@ -9,6 +9,7 @@ dom0 gets today's code, the tests, and the pure-Python packages of the pytest th
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ import pytest
 
 from image.guest import build_guest
 from image.qemu import Dom0, open_dom0
+from tests.bench.bench_resources import empty_table, fill
+from tests.figures import RESOURCES, write
 from tests.nested.bundles import unpack_guest
 
 pytestmark = pytest.mark.nested
@@ -52,9 +55,10 @@ def prepare(dom0: Dom0, folder: Path) -> None:
 def lay_out(folder: Path, arch: str) -> None:
     """Collect what goes into dom0."""
     ignore = shutil.ignore_patterns("__pycache__")
-    for name in ("dom0_agent", "guest_shim", "tests/contract", "tests/requirements"):
+    folders = ("dom0_agent", "guest_shim", "tests/contract", "tests/requirements", "tests/bench")
+    for name in (*folders, "tests/integration/resources"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=ignore)
-    for name in ("tests/conftest.py", "setup.cfg"):
+    for name in ("tests/conftest.py", "tests/figures.py", "setup.cfg"):
         shutil.copy(REPOSITORY / name, folder / name)
     for name in PYTEST:
         spec = importlib.util.find_spec(name)
@@ -125,3 +129,14 @@ def test_xen_is_looked_at_directly(dom0: Dom0) -> None:
         "assert hypervisor._toolstack._libxc is not None; hypervisor.close()"
     )
     dom0.run(["env", f"PYTHONPATH={PLACE}", "python3", "-c", script])
+
+
+@pytest.mark.long
+def test_apply_changes_costs_little_more_than_the_bare_commands(dom0: Dom0) -> None:
+    """R-060: over 1, 4 and 16 VMs at most 1.2 times what ``xl`` and ``tc`` alone take; written into the figures."""
+    bench = ["python3", "tests/bench/bench_resources.py", "--xen", f"{PLACE}/guest", "--report"]
+    result = dom0.run(["env", "-C", PLACE, f"PYTHONPATH={PLACE}:{PLACE}/lib", *bench], timeout=DEADLINE)
+    print(result.stdout)
+    told = json.loads(result.stdout.splitlines()[-1])
+    write(RESOURCES, [fill(empty_table(told["figures"]["rounds"], on_xen=True), told["figures"]["vms"])])
+    assert told["ok"], told
