@@ -1,7 +1,7 @@
 """Moves bytes between a link and an endpoint: one thread receives, any thread posts, and silence ends it.
 
-Who waits for an answer may receive meanwhile, instead of that thread: a message that goes from thread to thread costs
-more than all else that is done for it. The same on both sides. What a message means is its user's.
+Who waits for an answer may receive meanwhile, instead of that thread: to hand a message from thread to thread takes a
+good part of a round trip. The same on both sides. What a message means is its user's.
 Must run on Python 3.9 with the standard library alone.
 """
 
