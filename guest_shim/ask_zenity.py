@@ -16,6 +16,9 @@ from guest_shim.places import run, which
 #: Exit statuses of our choice: 1 is also what zenity ends with when there is no display.
 _OK, _CANCEL, _ESCAPE, _TIMEOUT = 0, 101, 102, 103
 _STATUSES = {"ZENITY_OK": _OK, "ZENITY_CANCEL": _CANCEL, "ZENITY_ESC": _ESCAPE, "ZENITY_TIMEOUT": _TIMEOUT}
+#: Seconds after the question's own end at which zenity ends by itself, for the case that nobody ends it any more. Not
+#: at the same time: a zenity that is slow to start would end before it has a window, with a status that says nothing.
+_LATER = 10
 #: Characters that a notification can hold; a longer text gets a window.
 _NOTICE_CAP = 300
 #: Seconds for the desktop to take a notification.
@@ -42,7 +45,7 @@ def arguments(question: Question) -> list[str]:
     text = _escaped(question.text)
     if question.kind == "text":  # this label alone takes no markup, but lines under letters
         text = question.text.replace("\\", "\\\\").replace("_", "__")
-    start = ["zenity", "--title", TITLE, "--timeout", str(question.longest), "--text", text]
+    start = ["zenity", "--title", TITLE, "--timeout", str(question.longest + _LATER), "--text", text]
     if question.kind == "display":
         return [*start, "--info"]
     if question.kind == "confirm":

@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import threading
+import time
 import tty
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from dom0_agent.hypervisor.interface import DomainInfo, DomainState
 from dom0_agent.mo.dmtree.lawmo_nodes import LAWMO
 from dom0_agent.operation import OperationResult
 from dom0_agent.vm.model import Rebuild, VmState
+from guest_shim.lawmo import LISTED
 from guest_shim.services import make_dispatcher
 from tests.unit.mo.dmtree.guests_testing import GuestDevice, handler, status_of
 
@@ -173,6 +175,7 @@ def test_what_is_marked_is_wiped_and_nothing_else(device: GuestDevice) -> None:
     for name in ("home/ann/letter", "data/keep", "root/.profile"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("x")
+    time.sleep(LISTED)  # what there was before is told so long
     device.settle()
     assert device.children(f"{URI}/AvailableWipeList") == {"home", "data"}
     assert status_of(device.execute, f"{OPERATIONS}/Wipe") == 1406
@@ -192,6 +195,7 @@ def test_an_integrators_wipe_list_replaces_ours_and_never_means_everything(devic
     (folder / "all").write_text("name = All\npath = /\n")
     (folder / "broken").write_bytes(b"\xff")
     (places.root / "etc/keys").write_text("secret")
+    time.sleep(LISTED)
     device.settle()
     assert device.children(f"{URI}/AvailableWipeList") == {"keys", "all"}
     device.replace(f"{URI}/AvailableWipeList/keys/ToBeWiped", "true")
