@@ -79,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(config: AgentConfig, _arguments: argparse.Namespace) -> int:
     from dom0_agent.daemon import run
+    from guest_shim.memory import keep_freed_memory
 
+    keep_freed_memory()
     return run(config)
 
 

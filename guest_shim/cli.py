@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
 import signal
 import sys
@@ -13,6 +11,7 @@ from types import FrameType, SimpleNamespace
 from typing import Any
 
 from guest_shim.dispatch import Dispatcher
+from guest_shim.memory import GivingBack, give_back_start, keep_freed_memory
 from guest_shim.services import make_dispatcher
 from guest_shim.shim import VERSION, Shim
 from guest_shim.transport import Transport
@@ -48,21 +47,12 @@ def main(argv: list[str] | None = None) -> int:
     def end(_signal: int, _frame: FrameType | None) -> None:
         ending.set()
 
-    _give_back()
+    give_back_start()
+    keep_freed_memory()
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    Shim(transport, boot_id).run(ending.wait)
+    Shim(transport, boot_id).run(GivingBack(ending.wait))
     return 0
-
-
-def _give_back() -> None:
-    """Return the memory that starting took to the guest: the shim idles most of its life."""
-    gc.collect()
-    gc.freeze()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except AttributeError:  # another C library, that keeps less
-        return
 
 
 def _parse(argv: list[str]) -> Any:

@@ -75,6 +75,7 @@ class Said:
 
 
 Handler = Callable[[Request], Answer]
+Quick = Callable[[dict[str, Any]], bool]
 
 
 def failure(status: int, message: str) -> Answer:
@@ -89,6 +90,7 @@ class Dispatcher:
         self.objects: list[ServedObject] = list(objects)
         self.capabilities: set[str] = set(capabilities)
         self._handlers: dict[str, Handler] = {"ping": _ping}
+        self._quick: dict[str, Quick] = {"ping": lambda _fields: True}
         self._workers = _Workers()
         self._running = 0
         self._lock = threading.Lock()
@@ -96,11 +98,16 @@ class Dispatcher:
         self._numbers = 0
         self._sender: Callable[[Said], None] | None = None
 
-    def add(self, verb: str, handler: Handler) -> None:
-        """Have ``handler`` answer ``verb``. :class:`ValueError` when somebody does already."""
+    def add(self, verb: str, handler: Handler, quick: Quick | None = None) -> None:
+        """Have ``handler`` answer ``verb``. :class:`ValueError` when somebody does already.
+
+        ``quick``: whether a request with these fields needs the processor and nothing else, and little of it.
+        """
         if verb in self._handlers:
             raise ValueError(f"two handlers for {verb}")
         self._handlers[verb] = handler
+        if quick is not None:
+            self._quick[verb] = quick
 
     def handle(self, request: Request) -> Answer:
         """Run the handler of ``request`` here and now. Unknown verb: 406; a handler that fails: 500 and a log line."""
@@ -115,6 +122,11 @@ class Dispatcher:
         except (OSError, ValueError, LookupError, TypeError) as error:
             logger.exception("verb=%s failed", request.verb)
             return failure(FAILED, f"{request.verb}: {type(error).__name__}: {error}")
+
+    def is_quick(self, verb: str, fields: dict[str, Any]) -> bool:
+        """Whether to :meth:`handle` such a request takes less time than to :meth:`submit` it."""
+        quick = self._quick.get(verb)
+        return quick is not None and quick(fields)
 
     def submit(self, request: Request, answered: Callable[[Answer], None]) -> None:
         """Run the handler in a worker thread, which also calls ``answered``. Always answered, also when it breaks."""

@@ -24,8 +24,9 @@ from guest_shim.protocol import (
     FrameReader,
     ProtocolError,
     decode_json,
-    encode,
+    encode_header,
     encode_json,
+    head,
 )
 
 AGENT, SHIM = "agent", "shim"
@@ -35,8 +36,8 @@ PARTIAL_CAP = 16
 PARTIAL_BYTES_CAP = 2 * MESSAGE_CAP
 #: Requests that the agent gave up and whose late answer is not a breach.
 FORGIVEN_CAP = 256
-#: Fields up to this many bytes travel in the header.
-_INLINE_FIELDS = HEADER_CAP // 2
+#: Fields travel in a header up to this many bytes.
+_INLINE = HEADER_CAP // 2
 _NUMBER_CAP = 1 << 53
 
 #: what each side takes: type → whether it has fields and a payload
@@ -61,8 +62,15 @@ class _Partial:
     header: dict[str, Any]
     size: int
     spilled: int
-    pieces: list[bytes] = field(default_factory=list)  #: joined once: a payload is copied as seldom as can be
+    pieces: list[bytes | bytearray] = field(default_factory=list)  #: joined once: copies cost
     held: int = 0  #: bytes in them
+
+
+def _spilled(kind: str, fields: dict[str, Any]) -> bytes:
+    raw = encode_json(fields)
+    if len(raw) > FIELDS_CAP:
+        raise ProtocolError(f"the fields of a {kind} have {len(raw)} bytes, over {FIELDS_CAP}")
+    return raw
 
 
 @dataclass
@@ -84,8 +92,12 @@ def _no_meter(_kind: str, _size: int, _awaited: bool) -> None:
 class Endpoint:
     """See the module."""
 
-    def __init__(self, side: str, meter: Meter = _no_meter) -> None:
-        """``side`` is :data:`AGENT` or :data:`SHIM`; ``meter`` may raise :class:`ProtocolError`."""
+    def __init__(self, side: str, meter: Meter = _no_meter, piece: int = PAYLOAD_CAP) -> None:
+        """``side`` is :data:`AGENT` or :data:`SHIM`; ``meter`` may raise :class:`ProtocolError`.
+
+        ``piece``: bytes of a long payload that travel in one frame, which everything else then waits for.
+        """
+        self._most = piece
         self._takes_body, self._takes_plain = _WITH_BODY[side], _PLAIN[side]
         self._side = side
         self._meter = meter
@@ -111,26 +123,30 @@ class Endpoint:
         payload: bytes = b"",
     ) -> None:
         """Queue a message. :class:`ProtocolError`, :class:`ValueError` or :class:`TypeError` when it cannot travel."""
+        size = len(payload)
+        if size > MESSAGE_CAP:
+            raise ProtocolError(f"a {kind} of {size} bytes is over {MESSAGE_CAP}")
         full: dict[str, Any] = dict(header or {})
         if number:
             full["id"] = number
-        if len(payload) > MESSAGE_CAP:
-            raise ProtocolError(f"a {kind} of {len(payload)} bytes is over {MESSAGE_CAP}")
         if fields:
-            raw = encode_json(fields)
-            if len(raw) > FIELDS_CAP:
-                raise ProtocolError(f"the fields of a {kind} have {len(raw)} bytes, over {FIELDS_CAP}")
-            if len(raw) <= _INLINE_FIELDS:
-                full["fields"] = fields
-            else:
-                full["spilled"] = len(raw)
-                payload = raw + payload
-        if payload:
-            full["size"] = len(payload)
-            encode(Frame(kind, full))  # what is over a cap fails here, not when it is its turn
-            self._outgoing.append(_Outgoing(kind, number, memoryview(payload), full))
+            full["fields"] = fields
+        if size:
+            full["size"] = size
+        at_once = not size or (size <= min(self._most, self._may_send) and not self._outgoing)
+        raw = encode_header(kind, full, size if at_once else 0)
+        if fields and len(raw) > _INLINE:
+            del full["fields"]
+            payload = _spilled(kind, fields) + payload
+            full["spilled"], full["size"] = len(payload) - size, len(payload)
+            at_once = False
+            raw = encode_header(kind, full, 0)
+        whole = head(kind, raw, 0)  # what is over a cap fails here, not when it is its turn
+        if at_once:
+            self._control.append(whole + payload)
+            self._may_send -= size
         else:
-            self._control.append(encode(Frame(kind, full)))
+            self._outgoing.append(_Outgoing(kind, number, memoryview(payload), full))
         if kind == "request":
             self._awaited.add(number)
 
@@ -146,7 +162,7 @@ class Endpoint:
         if not self._withdraw("request", number):
             self.send("cancel", number)
 
-    def take(self) -> bytes:
+    def take(self) -> bytes | bytearray:
         """The bytes to send next; empty when there are none, or none that the other side gives credit for."""
         if self._control:
             joined = b"".join(self._control)
@@ -154,28 +170,28 @@ class Endpoint:
             return joined
         for _ in range(len(self._outgoing)):
             out = self._outgoing[0]
-            size = min(len(out.rest), PAYLOAD_CAP, self._may_send)
+            size = min(len(out.rest), self._most, self._may_send)
             if size < min(len(out.rest), PIECE_MINIMUM):
                 if out.header is None:
                     return b""
                 size = 0
-            piece = bytes(out.rest[:size])
+            piece = out.rest[:size]
             out.rest = out.rest[size:]
             self._may_send -= size
             if out.header is not None:
-                raw = encode(Frame(out.kind, out.header, piece))
+                kind, fields = out.kind, out.header
                 out.header = None
             else:
-                raw = encode(Frame("data", {"id": out.number, "kind": out.kind}, piece))
+                kind, fields = "data", {"id": out.number, "kind": out.kind}
             self._outgoing.popleft()
             if out.rest:
                 self._outgoing.append(out)  # the others' turn
-            return raw
+            return bytearray().join((head(kind, encode_header(kind, fields, size), size), piece))
         return b""
 
     # -- in ---------------------------------------------------------------------------------------------------------
 
-    def receive(self, untrusted_data: bytes) -> list[Message]:
+    def receive(self, untrusted_data: bytes | memoryview) -> list[Message]:
         """The messages that are complete now. :class:`ProtocolError`: close the channel."""
         messages: list[Message] = []
         for frame in self._reader.feed(untrusted_data):
@@ -228,6 +244,8 @@ class Endpoint:
             raise ProtocolError("an answer to a request that was not made")
         if key in self._partial:
             raise ProtocolError(f"a {frame.type} begins twice")
+        if len(frame.payload) == size and not spilled:
+            return self._complete(key, header, bytes(frame.payload), header.pop("fields", {}))
         if len(self._partial) >= PARTIAL_CAP:
             raise ProtocolError(f"more than {PARTIAL_CAP} messages in pieces")
         if size + sum(partial.size for partial in self._partial.values()) > PARTIAL_BYTES_CAP:
@@ -235,7 +253,7 @@ class Endpoint:
         self._partial[key] = _Partial(header, size, spilled)
         return self._add(key, frame.payload)
 
-    def _data(self, kind: str, number: int, payload: bytes) -> Message | None:
+    def _data(self, kind: str, number: int, payload: bytes | bytearray) -> Message | None:
         if (kind, number) in self._partial:
             partial = self._partial[kind, number]
             if len(payload) < PIECE_MINIMUM and partial.held + len(payload) < partial.size:
@@ -245,7 +263,7 @@ class Endpoint:
             return None
         raise ProtocolError("a piece of a message that did not begin")
 
-    def _add(self, key: tuple[str, int], payload: bytes) -> Message | None:
+    def _add(self, key: tuple[str, int], payload: bytes | bytearray) -> Message | None:
         partial = self._partial[key]
         if partial.held + len(payload) > partial.size:
             raise ProtocolError(f"a {key[0]} is longer than announced")
@@ -254,16 +272,18 @@ class Endpoint:
         if partial.held < partial.size:
             return None
         del self._partial[key]
-        if key[0] == "answer":
-            self._awaited.discard(key[1])
-        fields = partial.header.pop("fields", {})
-        data = b"".join(partial.pieces)
+        fields, data = partial.header.pop("fields", {}), b"".join(partial.pieces)
         if partial.spilled:
             fields = decode_json(data[: partial.spilled], f"the fields of a {key[0]}")
             data = data[partial.spilled :]
+        return self._complete(key, partial.header, data, fields)
+
+    def _complete(self, key: tuple[str, int], header: dict[str, Any], payload: bytes, fields: Any) -> Message:
         if not isinstance(fields, dict):
             raise ProtocolError(f"the fields of a {key[0]} are not an object")
-        return Message(key[0], key[1], partial.header, fields, data)
+        if key[0] == "answer":
+            self._awaited.discard(key[1])
+        return Message(key[0], key[1], header, fields, payload)
 
     def _account(self, size: int) -> None:
         """Payload came: it was within our credit, and is given back when it has become much."""

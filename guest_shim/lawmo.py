@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from guest_shim.dispatch import Answer, Request, ServedObject, ShimError, failure
@@ -27,6 +29,8 @@ FULLY_LOCKED, PARTIALLY_LOCKED, UNLOCKED = "10", "20", "30"
 SUCCESS, WIPED_LIST = 1200, 1202
 FULLY_LOCK_FAILED, PARTIALLY_LOCK_FAILED, UNLOCK_FAILED, WIPE_FAILED, NOTHING_WIPED = 1402, 1403, 1404, 1405, 1406
 
+#: Seconds that the wipe list is not looked at again.
+LISTED = 2.0
 #: How the lock handler marks lines of the init table.
 LOCKED_LINE = "#virmo-locked#"
 #: Where the state is kept.
@@ -44,8 +48,11 @@ WIPE_LIST = {
 class Lawmo:
     """The state, and the operations."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, clock: Callable[[], float] = time.monotonic) -> None:
         self._places = places
+        self._clock = clock
+        self._listed: dict[str, str] = {}  #: the live nodes of the wipe list
+        self._listed_until = -math.inf  #: by the clock
         stored = places.load(FILE, {})
         self._state = stored.get("state", UNLOCKED) if isinstance(stored, dict) else UNLOCKED
         self._marked: frozenset[str] = frozenset()
@@ -59,10 +66,17 @@ class Lawmo:
             level = logging.ERROR if result.code else logging.WARNING
             logger.log(level, "locked again as before the reboot: code=%d %s", result.code, result.words)
 
+    def is_at_hand(self) -> bool:
+        """Whether :meth:`read` needs no file: a file system may hang."""
+        return self._clock() < self._listed_until
+
     def read(self) -> dict[str, str]:
-        """The live nodes."""
-        names = {f"AvailableWipeList/{key}/ListItemName": name for key, (name, _) in self._wipe_list().items()}
-        return {"State": self._state, **names}
+        """The live nodes; what is in the wipe list as it was at most :data:`LISTED` seconds ago."""
+        if not self.is_at_hand():
+            wipe_list = self._wipe_list()
+            self._listed = {f"AvailableWipeList/{key}/ListItemName": name for key, (name, _) in wipe_list.items()}
+            self._listed_until = self._clock() + LISTED
+        return {"State": self._state, **self._listed}
 
     def configure(self, nodes: Mapping[str, str]) -> None:
         """What is marked ToBeWiped, and whether the person at the guest is told (NotifyUser)."""
@@ -143,13 +157,16 @@ class Lawmo:
     def _wipe_list(self) -> dict[str, tuple[str, tuple[str, ...]]]:
         """Key → (for people, paths): the integrator's if there is one, else what is there of the usual."""
         folder = self._places.settings / WIPE_FOLDER
-        files = sorted(folder.glob("*")) if folder.is_dir() else []
+        try:
+            files = sorted(os.listdir(folder))  # noqa: PTH208 - each Get comes here, and pathlib takes its time
+        except (FileNotFoundError, NotADirectoryError):
+            files = []
         if files:
-            return dict(filter(None, map(_parse, files)))
+            return dict(filter(None, (_parse(folder / file) for file in files)))
         root = str(self._places.root).rstrip("/")
         found = {}
         for key, (name, paths) in WIPE_LIST.items():
-            present = tuple(path for path in paths if Path(root + path).is_dir())
+            present = tuple(path for path in paths if os.path.isdir(root + path))  # noqa: PTH112
             if present:
                 found[key] = (name, present)
         return found

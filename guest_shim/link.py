@@ -17,17 +17,24 @@ class Link(Protocol):
 
     #: hello's name for it: vchan, xenstore, unix
     name: str
+    #: bytes of a long payload that are best sent in one frame
+    piece: int
     #: whether :meth:`fileno` must also be polled for writing when :meth:`send` took nothing
     polls_writing: bool
+    #: after :meth:`receive`: all that had come was taken, and :meth:`fileno` will tell of what comes next
+    drained: bool
 
     def fileno(self) -> int:
         """Readable when something came, or when there is room again."""
 
-    def receive(self) -> bytes:
-        """What came; empty when nothing did. :class:`LinkClosed`."""
+    def receive(self) -> bytes | memoryview:
+        """What came, good until the next call; empty when nothing did. :class:`LinkClosed`."""
 
     def send(self, data: bytes | memoryview) -> int:
-        """Send the beginning of ``data``; how many bytes of it, 0 when there is no room. :class:`LinkClosed`."""
+        """Send the beginning of ``data``; how many bytes of it, 0 when there is no room. :class:`LinkClosed`.
+
+        A view is of what can be written to (a bytearray): C libraries are given its address.
+        """
 
     def close(self) -> None:
         """Let go of everything. No error when it is closed already."""

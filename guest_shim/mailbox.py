@@ -54,7 +54,9 @@ class MailboxLink:
     """A :class:`~guest_shim.link.Link`."""
 
     name = "xenstore"
+    piece = 32 * 1024  # a quarter of a second, for which a small message waits
     polls_writing = False
+    drained = False
 
     def __init__(
         self,

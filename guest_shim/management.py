@@ -59,16 +59,12 @@ class Management:
             dispatcher.capabilities.add(CAPABILITY)
         if self.update.is_there():
             dispatcher.capabilities.add(UPDATER)
-        verbs = {
-            "read": self.read,
-            "configure": self.configure,
-            "exec": self.execute,
-            "ask": self.ask.answer,
-            "package": self.scomo.receive,
-            "bootstrap": self.bootstrap.receive,
-        }
-        for verb, handler in verbs.items():
-            dispatcher.add(verb, handler)
+        dispatcher.add("read", self.read, quick=lambda fields: _is_lawmo(fields) and self.lawmo.is_at_hand())
+        dispatcher.add("configure", self.configure, quick=_is_lawmo)
+        dispatcher.add("exec", self.execute)
+        dispatcher.add("ask", self.ask.answer)
+        dispatcher.add("package", self.scomo.receive)
+        dispatcher.add("bootstrap", self.bootstrap.receive)
 
     def read(self, request: Request) -> Answer:
         """``read {moid}``: the payload is an object, live leaf's path → value."""
@@ -89,6 +85,10 @@ class Management:
         """``exec {moid, node, …}``: the answer's status is a result code of the object."""
         execute: Callable[[str, Request], Answer] = _part(self._operations, request)
         return execute(str(request.fields.get("node", "")), request)
+
+
+def _is_lawmo(fields: dict[str, Any]) -> bool:
+    return fields.get("moid") == LAWMO
 
 
 def _part(parts: dict[str, Any], request: Request) -> Any:

@@ -27,7 +27,7 @@ ping, pong agent → shim   keep-alive, and its answer
 bye        both           ``reason``: the sender closes
 ========== ============== =============================================================================================
 
-A payload of up to 16 MiB travels in pieces of at most 64 KiB, the first with its message's own frame; fields that are
+A payload of up to 16 MiB travels in pieces of at most 128 KiB, the first with its message's own frame; fields that are
 too long for a header travel in front of the payload, ``"spilled"`` bytes of JSON. Pieces of several messages may
 alternate; all but the last of a message have at least 1 KiB. A sender starts with a credit of 256 KiB and gets it back
 in parts of at least 128 KiB: nothing can be made of many tiny frames. Frames of other types are a later version's: they
@@ -48,7 +48,7 @@ VERSIONS = (1,)
 #: Bytes of a header: the longest are inventories' URIs, well below 4 KiB.
 HEADER_CAP = 16 * 1024
 #: Bytes of a payload: longer things travel in several frames.
-PAYLOAD_CAP = 64 * 1024
+PAYLOAD_CAP = 128 * 1024
 #: Levels of nesting in a header or in spilled fields; ours have four.
 DEPTH_CAP = 8
 #: Bytes of a message's whole payload.
@@ -63,6 +63,7 @@ WINDOW = 256 * 1024
 CREDIT_MINIMUM = WINDOW // 2
 
 _LENGTH = struct.Struct(">I")
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
@@ -76,23 +77,33 @@ class Frame:
 
     type: str
     fields: dict[str, Any] = field(default_factory=dict)
-    payload: bytes = b""
+    payload: bytes | bytearray = b""
 
 
 def encode(frame: Frame) -> bytes:
     """The bytes of a frame. :class:`ProtocolError` when it is over a cap."""
-    header: dict[str, Any] = {**frame.fields, "type": frame.type}
-    if frame.payload:
-        header["payload"] = len(frame.payload)
-    raw = encode_json(header)
-    if len(raw) > HEADER_CAP or len(frame.payload) > PAYLOAD_CAP:
-        raise ProtocolError(f"a {frame.type} frame is over the caps: {len(raw)} + {len(frame.payload)} bytes")
-    return _LENGTH.pack(len(raw)) + raw + frame.payload
+    size = len(frame.payload)
+    return head(frame.type, encode_header(frame.type, frame.fields, size), size) + frame.payload
+
+
+def encode_header(type_: str, fields: dict[str, Any], size: int) -> bytes:
+    """The header of a frame whose payload has ``size`` bytes; may be over the cap."""
+    header: dict[str, Any] = {**fields, "type": type_}
+    if size:
+        header["payload"] = size
+    return encode_json(header)
+
+
+def head(type_: str, header: bytes, size: int) -> bytes:
+    """All of a frame that is in front of its payload. :class:`ProtocolError` when it is over a cap."""
+    if len(header) > HEADER_CAP or size > PAYLOAD_CAP:
+        raise ProtocolError(f"a {type_} frame is over the caps: {len(header)} + {size} bytes")
+    return _LENGTH.pack(len(header)) + header
 
 
 def encode_json(value: Any) -> bytes:
     """Compact JSON. :class:`ValueError` or :class:`TypeError` when ``value`` is not JSON's."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+    return _ENCODER.encode(value).encode("utf-8", "replace")
 
 
 def decode_json(untrusted_raw: bytes, what: str) -> Any:
@@ -100,48 +111,66 @@ def decode_json(untrusted_raw: bytes, what: str) -> Any:
     if _depth(untrusted_raw) > DEPTH_CAP:
         raise ProtocolError(f"{what} is nested deeper than {DEPTH_CAP}")
     try:
-        return json.loads(untrusted_raw.decode("utf-8"), parse_constant=_no_constant)
+        text = untrusted_raw.decode("utf-8")
+        value, end = _DECODER.raw_decode(text)
     except ValueError as error:  # also UnicodeDecodeError
         raise ProtocolError(f"{what} is not JSON: {error}") from None
+    if end != len(text):
+        raise ProtocolError(f"{what} is more than JSON")
+    return value
 
 
 class FrameReader:
     """Collects bytes into frames; holds at most one frame's worth of them beside what the caller just gave."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._header: dict[str, Any] | None = None
-        self._payload_length = 0
+        self._head = b""  # the beginning of a header
+        self._header: dict[str, Any] | None = None  # it is complete, its payload is not
+        self._payload = bytearray()
+        self._held = 0  # bytes of the payload
 
-    def feed(self, untrusted_data: bytes) -> list[Frame]:
+    def feed(self, untrusted_data: bytes | memoryview) -> list[Frame]:
         """The frames that are complete now. :class:`ProtocolError` on the first byte that is not acceptable."""
-        self._buffer += untrusted_data
+        data, at = untrusted_data, 0
+        if self._head:
+            data, self._head = self._head + bytes(data), b""
         frames: list[Frame] = []
         while True:
-            frame = self._next()
-            if frame is None:
-                return frames
-            frames.append(frame)
+            if self._header is None:
+                begins = self._begin(data, at)
+                if begins < 0:
+                    self._head = bytes(data[at:])
+                    return frames
+                at = begins
+            header, size = self._header, len(self._payload)
+            if size:
+                piece = data[at : at + size - self._held]
+                self._payload[self._held : self._held + len(piece)] = piece
+                self._held += len(piece)
+                at += len(piece)
+                if self._held < size:
+                    return frames
+            assert header is not None
+            frames.append(Frame(header.pop("type"), header, self._payload if size else b""))
+            self._header = None
 
-    def _next(self) -> Frame | None:
-        if self._header is None:
-            if len(self._buffer) < _LENGTH.size:
-                return None
-            (length,) = _LENGTH.unpack_from(self._buffer)
-            if length > HEADER_CAP:
-                raise ProtocolError(f"a header of {length} bytes is announced, over {HEADER_CAP}")
-            if len(self._buffer) < _LENGTH.size + length:
-                return None
-            self._header = _parse_header(bytes(self._buffer[_LENGTH.size : _LENGTH.size + length]))
-            self._payload_length = _payload_length(self._header)
-            del self._buffer[: _LENGTH.size + length]
-        if len(self._buffer) < self._payload_length:
-            return None
-        with memoryview(self._buffer) as buffer:  # a slice of a bytearray would be one copy more
-            payload = bytes(buffer[: self._payload_length])
-        del self._buffer[: self._payload_length]
-        header, self._header = self._header, None
-        return Frame(header.pop("type"), header, payload)
+    def _begin(self, data: bytes | memoryview, at: int) -> int:
+        """Take the header that begins here; where its payload begins, -1 when the header is not complete yet."""
+        if len(data) - at < _LENGTH.size:
+            return -1
+        (length,) = _LENGTH.unpack_from(data, at)
+        if length > HEADER_CAP:
+            raise ProtocolError(f"a header of {length} bytes is announced, over {HEADER_CAP}")
+        end = at + _LENGTH.size + int(length)
+        if len(data) < end:
+            return -1
+        self._header = _parse_header(bytes(data[at + _LENGTH.size : end]))
+        size = _payload_length(self._header)
+        if size:
+            self._payload, self._held = bytearray(size), 0
+        elif self._payload:
+            self._payload = bytearray()
+        return end
 
 
 def choose_version(untrusted_versions: Any) -> int:
@@ -183,3 +212,6 @@ def _depth(raw: bytes) -> int:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)

@@ -1,6 +1,8 @@
 """Moves bytes between a link and an endpoint: one thread receives, any thread posts, and silence ends it.
 
-The same on both sides. What a message means is its user's. Must run on Python 3.9 with the standard library alone.
+Who waits for an answer may receive meanwhile, instead of that thread: a message that goes from thread to thread costs
+more than all else that is done for it. The same on both sides. What a message means is its user's.
+Must run on Python 3.9 with the standard library alone.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ KEEP_ALIVE = 5.0
 SILENCE = 30.0
 #: Receptions in a row after which the thread looks around: a flood must not keep it from closing.
 _BURST = 64
+#: Seconds that who waits for an answer receives by itself; what takes longer, the thread may as well hand over.
+_LEAD = 0.25
+_LOOK = 0.05  # seconds between looks at what ends its wait and does not come by the link
 
 
 class Pump:
@@ -42,17 +47,27 @@ class Pump:
         self.endpoint = endpoint
         self.reason = ""  #: why it closed
         self.broken = False  #: whether the other side broke the protocol
+        self.led = False  #: whether a caller of :meth:`lead` receives now
         self._handle = handle
         self._keep_alive = keep_alive
         self._silence = silence
         self._clock = clock
         self._heard = self._asked = clock()
         self._lock = threading.Lock()
-        self._rest: memoryview = memoryview(b"")  # bytes that the link did not take yet
+        self._receiving = threading.Lock()  # messages are handled one after another, in whichever thread
+        self._leading = threading.Lock()  # held by a caller of `lead`
+        self._rest: bytes | memoryview = b""  # what the link did not take yet
         self._closing = False
         self._stuck = False
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
+        self._descriptor = link.fileno()
+        self._watched = 0  # of the link's events
+        self._events = select.epoll()  # what the thread wakes for
+        self._events.register(self._wake_read, select.EPOLLIN)
+        self._events.register(self._descriptor, self._watched)
+        self._leaders = select.poll()  # what a caller of `lead` wakes for
+        self._leaders.register(self._descriptor, select.POLLIN)
 
     def post(
         self,
@@ -87,49 +102,87 @@ class Pump:
 
     def run(self) -> None:
         """Move bytes until the channel closes; then the link is closed and :attr:`reason` says why."""
-        poll = select.poll()
-        poll.register(self._wake_read, select.POLLIN)
-        registered = 0
         try:
             while not self._closing:
-                wanted = select.POLLIN | (select.POLLOUT if self._stuck and self.link.polls_writing else 0)
-                if wanted != registered:
-                    poll.register(self.link.fileno(), wanted)
-                    registered = wanted
-                ready = poll.poll(self._pause() * 1000)
+                with self._lock:
+                    self._watch(led=self.led)
+                ready = self._events.poll(self._pause())
                 if any(descriptor == self._wake_read for descriptor, _ in ready):
                     os.read(self._wake_read, 64)
                 if ready:
-                    self._receive()
-                self._look_at_clock()
-        except ProtocolError as error:
-            self.broken = True
-            self.close(str(error))
-        except (LinkClosed, OSError) as error:
-            self.close(str(error))
+                    self._attempt(self._receive)
+                self._attempt(self._look_at_clock)
         finally:
             with self._lock:
                 self._end("its thread broke")
             # From here on nobody else touches the link. Its end may take long (a vchan's is told to XenStore, which may
             # be dead), and whoever wants to post must hear meanwhile that it is closed.
             self.link.close()
+            self._events.close()
             os.close(self._wake_read)
             os.close(self._wake_write)
 
-    def _receive(self) -> None:
-        for _ in range(_BURST):
+    def lead(self, arrived: Callable[[], bool], seconds: float) -> None:
+        """Receive in the calling thread for at most ``seconds`` and a moment, until ``arrived()``.
+
+        May return before, and does at once while another thread leads: :meth:`run`'s hands over what comes then.
+        """
+        if not self._leading.acquire(blocking=False):
+            return
+        try:
             with self._lock:
-                data = self.link.receive()
-                messages = self.endpoint.receive(data) if data else []
-                self._flush()
-            if not data:
-                return
-            self._heard = self._clock()
-            for message in messages:
-                self._handle(message)
-            if self._closing:
-                return
-        self._wake()  # there may be more: poll need not tell us of it again
+                self._watch(led=True)
+            end = self._clock() + min(seconds, _LEAD)
+            while not (arrived() or self._closing or self._clock() >= end):
+                if self._leaders.poll(_LOOK * 1000):
+                    self._attempt(self._receive)
+        finally:
+            with self._lock:
+                self._watch(led=False)
+            self._leading.release()
+
+    def _watch(self, *, led: bool) -> None:
+        """Have the thread wake for what nobody else looks at, also while it sleeps. The lock is held."""
+        wanted = (0 if led else select.EPOLLIN) | (select.EPOLLOUT if self._stuck and self.link.polls_writing else 0)
+        if wanted != self._watched and not self._closing:
+            self._watched = wanted
+            self._events.modify(self._descriptor, wanted)
+        self.led = led
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """Whatever goes wrong in it ends the channel."""
+        reason: str | None = "its thread broke"
+        try:
+            step()
+            reason = None
+        except ProtocolError as error:
+            self.broken = True
+            reason = str(error)
+        except (LinkClosed, OSError) as error:
+            reason = str(error)
+        finally:
+            if reason is not None:
+                self.close(reason)
+
+    def _receive(self) -> None:
+        with self._receiving:
+            for _ in range(_BURST):
+                with self._lock:
+                    if self._closing:
+                        return
+                    data = self.link.receive()
+                    messages = self.endpoint.receive(data) if data else []
+                    self._flush()
+                if not data:
+                    return
+                self._heard = self._clock()
+                for message in messages:
+                    self._handle(message)
+                if self._closing or self.link.drained:
+                    return
+        with self._lock:
+            if not self._closing:
+                self._wake()  # there may be more: poll need not tell us of it again
 
     def _flush(self) -> None:
         """Send what the link takes. The lock is held."""
@@ -137,7 +190,9 @@ class Pump:
         try:
             while True:
                 if not self._rest:
-                    self._rest = memoryview(self.endpoint.take())
+                    taken = self.endpoint.take()
+                    # of a piece of a long message the rest is not copied when the link takes a part of it
+                    self._rest = memoryview(taken) if isinstance(taken, bytearray) else taken
                     if not self._rest:
                         return
                 sent = self.link.send(self._rest)

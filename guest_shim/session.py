@@ -18,6 +18,9 @@ from guest_shim.pump import SILENCE, Pump
 
 logger = logging.getLogger(__name__)
 
+#: What is handled before the next message is looked at cannot be cancelled.
+_NEVER = threading.Event()
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -54,7 +57,7 @@ class ShimSession:
         self._identity = identity
         self._running: dict[int, Request] = {}
         self._lock = threading.Lock()
-        self.pump = Pump(link, Endpoint(SHIM), self._take, silence=silence)
+        self.pump = Pump(link, Endpoint(SHIM, piece=link.piece), self._take, silence=silence)
 
     def run(self) -> str:
         """Serve until the channel closes; why it did."""
@@ -103,6 +106,9 @@ class ShimSession:
         verb, number = message.header.get("verb"), message.number
         if not isinstance(verb, str):
             raise ProtocolError("a request without a verb")
+        if self._dispatcher.is_quick(verb, message.fields):
+            self._answer(number, verb, self._dispatcher.handle(Request(verb, message.fields, message.payload, _NEVER)))
+            return
         request = Request(verb, message.fields, message.payload)
         with self._lock:
             if number in self._running:
@@ -115,11 +121,14 @@ class ShimSession:
             if self._running.get(number) is not request:
                 return  # cancelled
             del self._running[number]
+        self._answer(number, request.verb, answer)
+
+    def _answer(self, number: int, verb: str, answer: Answer) -> None:
         try:
             self._post(number, answer)
         except (ProtocolError, ValueError, TypeError) as error:
-            logger.error("verb=%s its answer cannot be sent: %s", request.verb, error)
-            self._post(number, failure(FAILED, f"the answer to {request.verb} cannot be sent: {error}"))
+            logger.error("verb=%s its answer cannot be sent: %s", verb, error)
+            self._post(number, failure(FAILED, f"the answer to {verb} cannot be sent: {error}"))
 
     def _post(self, number: int, answer: Answer) -> None:
         self.pump.post("answer", number, {"status": answer.status}, answer.fields, answer.payload)

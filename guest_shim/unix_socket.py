@@ -21,7 +21,9 @@ class SocketLink:
     """A connected stream socket."""
 
     name = "unix"
+    piece = 128 * 1024
     polls_writing = True
+    drained = True  # its descriptor is readable as long as there is something
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)

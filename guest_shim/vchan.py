@@ -27,6 +27,8 @@ LIBRARIES = (
 #: Bytes of each ring: 16 pages. More costs dom0 grants (1024 in all), less costs wake-ups.
 RING = 65536
 _RECEIVE = 65536
+#: Bytes that a message of its own has, and a piece of a long one has not.
+_SMALL = 4096
 _POINTER = ctypes.c_void_p
 #: In ``struct libxenvchan``, behind three pointers and the event channel's number.
 _FLAGS_OFFSET = 3 * ctypes.sizeof(ctypes.c_void_p) + 4
@@ -100,6 +102,7 @@ class VchanLink:
     """A :class:`~guest_shim.link.Link`. Made by :meth:`serve` in dom0 and :meth:`connect` in a guest."""
 
     name = "vchan"
+    piece = 128 * 1024
     polls_writing = False
 
     def __init__(self, library: Library, handle: int, *, server: bool) -> None:
@@ -114,7 +117,9 @@ class VchanLink:
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN)
         self._buffer = ctypes.create_string_buffer(_RECEIVE)
+        self._received = memoryview(self._buffer).cast("B")
         self._waits = server  # for the guest to come
+        self.drained = False
 
     @classmethod
     def serve(cls, domid: int, path: str) -> VchanLink:
@@ -138,14 +143,17 @@ class VchanLink:
         """The event channel's."""
         return self._descriptor
 
-    def receive(self) -> bytes:
+    def receive(self) -> bytes | memoryview:
         """Acknowledge an event, if there is one, and read what is in the ring."""
         self._open()
         if self._poll.poll(0) and self._library.wait(self._handle) < 0:
             raise LinkClosed("vchan: its event channel is broken")
         size = self._library.read(self._handle, self._buffer, _RECEIVE)
+        # Asked for more than there was, the library has asked for an event when more comes. Not waited for where much
+        # came: its sender is about to go on.
+        self.drained = size < _SMALL
         if size > 0:
-            return ctypes.string_at(self._buffer, size)
+            return self._received[:size]
         # what was read before the other side closed was read above
         state = self._library.is_open(self._handle)
         if state == 1:
@@ -163,8 +171,8 @@ class VchanLink:
                 raise LinkClosed("the other side closed the vchan")
             if state != 1:
                 return 0
-        raw = bytes(data[:RING])
-        size = self._library.write(self._handle, raw, len(raw))
+        raw = data if isinstance(data, bytes) else (ctypes.c_char * len(data)).from_buffer(data)
+        size = self._library.write(self._handle, raw, len(data))
         if size < 0:
             raise LinkClosed("the other side closed the vchan")
         return int(size)

@@ -53,9 +53,25 @@ class ChannelObserver(Protocol):
 
 
 class _Pending:
+    """A request that waits for its answer. Changed under the channel's lock."""
+
+    __slots__ = ("answer", "over", "waiter")
+
     def __init__(self) -> None:
-        self.done = threading.Event()
         self.answer: GuestAnswer | None = None
+        self.over = False  # answered, or the channel closed
+        self.waiter: threading.Event | None = None  # of who does not receive by itself
+
+    def end(self, answer: GuestAnswer | None) -> None:
+        """Nothing more will come."""
+        self.answer = answer
+        self.over = True
+        if self.waiter is not None:
+            self.waiter.set()
+
+    def is_over(self) -> bool:
+        """Whether it is."""
+        return self.over
 
 
 class Channel:
@@ -85,7 +101,7 @@ class Channel:
         self._pending: dict[int, _Pending] = {}
         self._ended = False
         self._over = threading.Event()
-        endpoint = Endpoint(AGENT, self._budget)
+        endpoint = Endpoint(AGENT, self._budget, link.piece)
         self.pump = Pump(link, endpoint, self._take, keep_alive=min(KEEP_ALIVE, silence / 3), silence=silence)
 
     def run(self) -> None:
@@ -96,8 +112,8 @@ class Channel:
             with self._lock:
                 self._ended = True
                 waiting, self._pending = list(self._pending.values()), {}
-            for pending in waiting:
-                pending.done.set()
+                for pending in waiting:
+                    pending.end(None)
             self._over.set()
             if self.pump.broken:
                 logger.warning("guest_expelled key=%s error=%s", self.key, self.pump.reason)
@@ -140,7 +156,7 @@ class Channel:
                 raise GuestError(f"{name}: {request.verb} cannot be sent to the guest: {error}") from error
             if not posted:
                 raise GuestAbsent(f"{name}: the channel to its shim closed: {self.pump.reason}")
-            if not _wait(pending.done, deadline, cancelled):
+            if not self._wait(pending, deadline, cancelled):
                 self.pump.cancel(number)
                 if cancelled is not None and cancelled.is_set():
                     raise GuestTimeout(f"{name}: {request.verb} was cancelled")
@@ -152,10 +168,27 @@ class Channel:
             with self._lock:
                 self._pending.pop(number, None)
 
+    def _wait(self, pending: _Pending, deadline: float, cancelled: threading.Event | None) -> bool:
+        """Whether it was answered, or the channel closed, in time."""
+        end = time.monotonic() + deadline
+        is_over = pending.is_over if cancelled is None else lambda: pending.over or cancelled.is_set()
+        self.pump.lead(is_over, deadline)
+        with self._lock:
+            if pending.over:
+                return True
+            waiter = pending.waiter = threading.Event()
+        if cancelled is None:
+            return waiter.wait(max(0.0, end - time.monotonic()))
+        while not waiter.wait(min(_LOOK, max(0.0, end - time.monotonic()))):
+            if cancelled.is_set() or time.monotonic() >= end:
+                return pending.over
+        return True
+
     # -- the thread -------------------------------------------------------------------------------------------------
 
     def _take(self, message: Message) -> None:
-        self._budget.fields(message.fields)
+        if message.fields:
+            self._budget.fields(message.fields)
         if message.kind == "hello":
             self._greet(message.header)
         elif message.kind == "answer":
@@ -185,9 +218,8 @@ class Channel:
             raise ProtocolError(f"an answer with the status {str(status)[:40]}")
         with self._lock:
             pending = self._pending.pop(message.number, None)
-        if pending is not None:
-            pending.answer = GuestAnswer(status, message.fields, message.payload)
-            pending.done.set()
+            if pending is not None:
+                pending.end(GuestAnswer(status, message.fields, message.payload))
 
     def _said(self, message: Message) -> None:
         verb = message.header.get("verb")
@@ -199,13 +231,3 @@ class Channel:
     def _note(self, facts: GuestFacts) -> None:
         self.facts = facts
         self._on_facts(facts)
-
-
-def _wait(done: threading.Event, deadline: float, cancelled: threading.Event | None) -> bool:
-    if cancelled is None:
-        return done.wait(deadline)
-    end = time.monotonic() + deadline
-    while not done.wait(min(_LOOK, max(0.0, end - time.monotonic()))):
-        if cancelled.is_set() or time.monotonic() >= end:
-            return done.is_set()
-    return True

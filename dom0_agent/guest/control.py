@@ -76,7 +76,7 @@ def guest_calls(hub: GuestHub, find: Callable[[str], UUID]) -> dict[str, Call]:
         return {"vmid": str(vmid), "size": size, "seconds": seconds}
 
     def trace(call: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [asdict(line) for line in hub.trace(find(str(call.get("vm", ""))))]
+        return [line._asdict() for line in hub.trace(find(str(call.get("vm", ""))))]
 
     return {"guest.info": info, "guest.ping": ping, "guest.trace": trace}
 

@@ -11,8 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from dom0_agent.guest.channel import Channel
@@ -40,9 +39,8 @@ CLOCK_DEADLINE = 30.0
 _ALIVE = frozenset({DomainState.RUNNING, DomainState.PAUSED})
 
 
-@dataclass(frozen=True, slots=True)
-class TraceLine:
-    """One thing that happened between us and a guest."""
+class TraceLine(NamedTuple):
+    """One thing that happened between us and a guest. Each request makes one: a tuple takes a third of the time."""
 
     when: float  #: seconds since the epoch
     what: str  #: request, said, connected, lost, expelled
@@ -253,7 +251,10 @@ class GuestHub:
 
     def _trace(self, vmid: UUID, line: TraceLine) -> None:
         with self._lock:
-            self._traces.setdefault(vmid, deque(maxlen=TRACE_CAP)).append(line)
+            lines = self._traces.get(vmid)
+            if lines is None:
+                lines = self._traces[vmid] = deque(maxlen=TRACE_CAP)
+            lines.append(line)
 
 
 def _vmid(key: Hashable) -> UUID:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from dom0_agent.guest.interface import GuestRequest
 from dom0_agent.hypervisor.xenstore import XenStore
 from guest_shim.lawmo import MOID
+from guest_shim.memory import keep_freed_memory
 from guest_shim.vchan import VchanLink
 from tests.bench.channel.guest_side import CONFIRMED, DOWN, NODE, ORDER, UP, BareVchan
 from tests.nested.channel.driver import OTHER, Agent, until
@@ -155,6 +156,7 @@ def measure(ours: Ours, rival: Rival, large: int, rounds: int) -> dict[str, dict
 
 def main() -> None:
     guest_dir, rounds = Path(sys.argv[1]), int(sys.argv[2])
+    keep_freed_memory()  # as the agent does
     figures: dict[str, dict[str, float]] = {}
     for transport, make in RIVALS.items():
         with connected(guest_dir, transport) as (agent, domid):

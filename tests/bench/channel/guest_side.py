@@ -11,6 +11,7 @@ import time
 
 from guest_shim.cli import BOOT_ID, make_transport
 from guest_shim.dispatch import Answer, Request
+from guest_shim.memory import keep_freed_memory
 from guest_shim.services import make_dispatcher
 from guest_shim.shim import Shim
 from guest_shim.vchan import Library, VchanError, VchanLink
@@ -115,6 +116,7 @@ def _give(request: Request) -> Answer:
 
 def main() -> None:
     """Run all three."""
+    keep_freed_memory()  # as the shim does
     for bare in (answer_vchan, answer_node):
         threading.Thread(target=bare, daemon=True).start()
     dispatcher = make_dispatcher()

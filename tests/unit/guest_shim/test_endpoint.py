@@ -108,9 +108,9 @@ def test_a_small_request_does_not_wait_for_a_large_one() -> None:
 def test_nothing_is_sent_without_credit() -> None:
     agent, shim = pair()
     agent.send("request", 1, {"verb": "x"}, {}, bytes(MESSAGE_CAP))
-    sent = 0
+    sent, reader = 0, FrameReader()
     while data := agent.take():
-        sent += sum(len(f.payload) for f in FrameReader().feed(data))
+        sent += sum(len(f.payload) for f in reader.feed(data))
     assert sent == WINDOW
     agent.send("ping")
     assert FrameReader().feed(agent.take())[0].type == "ping", "what has no payload needs none"
