@@ -96,7 +96,7 @@ def a_megabyte_of_nesting(bus: XenBus) -> None:
     try:
         rest, end = b"", time.monotonic() + GRANT
         while time.monotonic() < end:
-            rest = rest or endpoint.take()
+            rest = rest or bytes(endpoint.take())
             rest = rest[link.send(rest) :] if rest else rest
             endpoint.receive(link.receive())
             time.sleep(0.002)
