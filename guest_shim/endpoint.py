@@ -162,6 +162,10 @@ class Endpoint:
         if not self._withdraw("request", number):
             self.send("cancel", number)
 
+    def has_more(self) -> bool:
+        """Whether something waits to be sent, or for credit."""
+        return bool(self._control or self._outgoing)
+
     def take(self) -> bytes | bytearray:
         """The bytes to send next; empty when there are none, or none that the other side gives credit for."""
         if self._control:

@@ -144,10 +144,11 @@ class FrameReader:
                 at = begins
             header, size = self._header, len(self._payload)
             if size:
-                piece = data[at : at + size - self._held]
-                self._payload[self._held : self._held + len(piece)] = piece
-                self._held += len(piece)
-                at += len(piece)
+                took = min(size - self._held, len(data) - at)
+                with memoryview(self._payload) as payload:  # a bytearray would make a copy of what is put into it
+                    payload[self._held : self._held + took] = data[at : at + took]
+                self._held += took
+                at += took
                 if self._held < size:
                     return frames
             assert header is not None

@@ -172,7 +172,8 @@ class Pump:
                         return
                     data = self.link.receive()
                     messages = self.endpoint.receive(data) if data else []
-                    self._flush()
+                    if self._rest or self.endpoint.has_more():
+                        self._flush()
                 if not data:
                     return
                 self._heard = self._clock()
