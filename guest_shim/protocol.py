@@ -166,11 +166,7 @@ class FrameReader:
         if len(data) < end:
             return -1
         self._header = _parse_header(bytes(data[at + _LENGTH.size : end]))
-        size = _payload_length(self._header)
-        if size:
-            self._payload, self._held = bytearray(size), 0
-        elif self._payload:
-            self._payload = bytearray()
+        self._payload, self._held = bytearray(_payload_length(self._header)), 0
         return end
 
 

@@ -106,13 +106,13 @@ class ShimSession:
         verb, number = message.header.get("verb"), message.number
         if not isinstance(verb, str):
             raise ProtocolError("a request without a verb")
+        if number in self._running:  # only this thread adds to them
+            raise ProtocolError(f"request {number} comes twice")
         if self._dispatcher.is_quick(verb, message.fields):
             self._answer(number, verb, self._dispatcher.handle(Request(verb, message.fields, message.payload, _NEVER)))
             return
         request = Request(verb, message.fields, message.payload)
         with self._lock:
-            if number in self._running:
-                raise ProtocolError(f"request {number} comes twice")
             self._running[number] = request
         self._dispatcher.submit(request, lambda answer: self._answered(number, request, answer))
 

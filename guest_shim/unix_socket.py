@@ -11,6 +11,7 @@ import threading
 
 from guest_shim.dispatch import Dispatcher
 from guest_shim.link import LinkClosed
+from guest_shim.protocol import PAYLOAD_CAP
 from guest_shim.session import Identity, ShimSession
 from guest_shim.transport import TransportError, new_instance
 
@@ -21,7 +22,7 @@ class SocketLink:
     """A connected stream socket."""
 
     name = "unix"
-    piece = 128 * 1024
+    piece = PAYLOAD_CAP
     polls_writing = True
     drained = True  # its descriptor is readable as long as there is something
 

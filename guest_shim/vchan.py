@@ -15,6 +15,7 @@ import os
 import select
 
 from guest_shim.link import LinkClosed
+from guest_shim.protocol import PAYLOAD_CAP
 
 #: The library has no stable interface: its name has Xen's version.
 LIBRARIES = (
@@ -102,7 +103,7 @@ class VchanLink:
     """A :class:`~guest_shim.link.Link`. Made by :meth:`serve` in dom0 and :meth:`connect` in a guest."""
 
     name = "vchan"
-    piece = 128 * 1024
+    piece = PAYLOAD_CAP
     polls_writing = False
 
     def __init__(self, library: Library, handle: int, *, server: bool) -> None:

@@ -166,8 +166,9 @@ class Enforcer:
         resources = self._hypervisor.resources
         resources.set_scheduling(vm.vmid, share.scheduling)
         allowed, most = resources.vcpus(vm.vmid)
-        if allowed != min(share.vcpus, most):
-            resources.set_vcpus(vm.vmid, min(share.vcpus, most))
+        wanted = min(share.vcpus, most)
+        if allowed != wanted:  # to set them looks at the domain and at all of them once more
+            resources.set_vcpus(vm.vmid, wanted)
 
     def _shape(self, vm: Vm, allocation: Allocation) -> None:
         interfaces = self._hypervisor.resources.interfaces(vm.vmid)

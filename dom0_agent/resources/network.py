@@ -78,20 +78,8 @@ class Shaper:
 
         Nothing fails here: what is not so afterwards is left to :meth:`shape`, which is to be called for each of them.
         """
-        self._ahead.clear()
         some = {v: (tuple(i), rate) for v, (i, rate) in wanted.items() if i and self._complete.get(v) == tuple(i)}
-        changes = [line for v, (_, rate) in some.items() for line in _changes(v, rate)]
-        try:
-            shown = self._tc.batch([*changes, *(line for v, (names, _) in some.items() for line in _look(v, names))])
-        except TcError as error:
-            logger.info("shaping_ahead_failed vms=%d reason=%s", len(some), error)
-            return
-        classes, documents = list(shown.classes), list(shown.documents)
-        for vmid, (interfaces, rate) in some.items():
-            its = Shown(tuple(documents[: 2 * len(interfaces)]), tuple(classes[:2]))
-            del documents[: 2 * len(interfaces)], classes[:2]
-            if not _problem(vmid, interfaces, rate, its):
-                self._ahead[vmid] = (interfaces, rate)
+        self._ahead = {vmid: some[vmid] for vmid in self._changed(some)}
 
     def shape(self, vmid: UUID, interfaces: Sequence[str], rate: Rate | None) -> None:
         """Limit all ``interfaces`` together to ``rate``, both ways; ``None``: no limit, and nothing left of one."""
@@ -103,7 +91,7 @@ class Shaper:
         if rate is None or not interfaces:
             self.remove(vmid, interfaces)
             return
-        if self._complete.get(vmid) == tuple(interfaces) and self._changed(vmid, interfaces, rate):
+        if self._complete.get(vmid) == tuple(interfaces) and self._changed({vmid: (tuple(interfaces), rate)}):
             return
         self._complete.pop(vmid, None)
         self._known().add(vmid)
@@ -170,14 +158,27 @@ class Shaper:
                 self._touched = set()
         return self._touched
 
-    def _changed(self, vmid: UUID, interfaces: Sequence[str], rate: Rate) -> bool:
-        """Change the rate of what is complete, and look, in one process; ``False``: it was not complete after all."""
+    def _changed(self, wanted: Mapping[UUID, tuple[tuple[str, ...], Rate]]) -> list[UUID]:
+        """Change the rates of VMs that are complete, and look, in one process; those that were complete indeed."""
+        changes = [
+            line
+            for vmid, (_, rate) in wanted.items()
+            for name in device_names(vmid)
+            for line in _rate_lines("change", name, rate)
+        ]
+        looks = [line for vmid, (interfaces, _) in wanted.items() for line in _look(vmid, interfaces)]
         try:
-            shown = self._tc.batch([*_changes(vmid, rate), *_look(vmid, interfaces)])
+            shown = self._tc.batch([*changes, *looks])
         except TcError as error:
-            logger.info("shaping_incomplete vmid=%s reason=%s", vmid, error)
-            return False
-        return not _problem(vmid, interfaces, rate, shown)
+            logger.info("shaping_incomplete vmids=%s reason=%s", ",".join(map(str, wanted)), error)
+            return []
+        done, documents, classes = [], list(shown.documents), list(shown.classes)
+        for vmid, (interfaces, rate) in wanted.items():
+            its = Shown(tuple(documents[: 2 * len(interfaces)]), tuple(classes[:2]))
+            del documents[: 2 * len(interfaces)], classes[:2]
+            if not _problem(vmid, interfaces, rate, its):
+                done.append(vmid)
+        return done
 
     def _owned(self) -> dict[UUID, set[str]]:
         owned: dict[UUID, set[str]] = {}
@@ -240,10 +241,6 @@ def _rate_lines(verb: str, device: str, rate: Rate) -> list[str]:
         f"burst {burst} cburst {burst} quantum {QUANTUM}",
         f"qdisc {verb} dev {device} parent 1:1 handle 10: bfifo limit {limit}",
     ]
-
-
-def _changes(vmid: UUID, rate: Rate) -> list[str]:
-    return [line for name in device_names(vmid) for line in _rate_lines("change", name, rate)]
 
 
 def _look(vmid: UUID, interfaces: Sequence[str]) -> list[str]:
