@@ -10,12 +10,12 @@ import contextlib
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from guest_shim.dispatch import Answer, Request, ServedObject, ShimError, failure
 from guest_shim.places import Places, handle
+from guest_shim.ticks import monotonic
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ WIPE_LIST = {
 class Lawmo:
     """The state, and the operations."""
 
-    def __init__(self, places: Places, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, places: Places, clock: Callable[[], float] = monotonic) -> None:
         self._places = places
         self._clock = clock
         self._listed: dict[str, str] = {}  #: the live nodes of the wipe list

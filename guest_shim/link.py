@@ -23,6 +23,8 @@ class Link(Protocol):
     polls_writing: bool
     #: after :meth:`receive`: all that had come was taken, and :meth:`fileno` will tell of what comes next
     drained: bool
+    #: after :meth:`send`: it takes no more, and :meth:`fileno` will tell of room
+    full: bool
 
     def fileno(self) -> int:
         """Readable when something came, or when there is room again."""

@@ -57,6 +57,7 @@ class MailboxLink:
     piece = 32 * 1024  # a quarter of a second, for which a small message waits
     polls_writing = False
     drained = False
+    full = False
 
     def __init__(
         self,
@@ -116,7 +117,8 @@ class MailboxLink:
 
     def send(self, data: bytes | memoryview) -> int:
         """The beginning of ``data`` into the next slot, if it is free."""
-        if self._sent - self._acked >= SLOTS:
+        self.full = self._sent - self._acked >= SLOTS
+        if self.full:
             return 0
         piece = bytes(data[:SLOT_BYTES])
         number = self._sent + 1
@@ -125,6 +127,7 @@ class MailboxLink:
         except self._failures as error:
             raise LinkClosed(f"XenStore: {error}") from None
         self._sent = number
+        self.full = self._sent - self._acked >= SLOTS
         return len(piece)
 
     def close(self) -> None:

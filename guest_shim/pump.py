@@ -1,7 +1,8 @@
 """Moves bytes between a link and an endpoint: one thread receives, any thread posts, and silence ends it.
 
-Who waits for an answer may receive meanwhile, instead of that thread: to hand a message from thread to thread takes a
-good part of a round trip. The same on both sides. What a message means is its user's.
+Who waits for an answer receives meanwhile, instead of that thread: to hand a message from thread to thread takes a good
+part of a round trip. So does each lock, on which Python looks at the clock: there are as few as can be on that way. The
+same on both sides. What a message means is its user's.
 Must run on Python 3.9 with the standard library alone.
 """
 
@@ -10,13 +11,13 @@ from __future__ import annotations
 import os
 import select
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 from guest_shim.endpoint import Endpoint, Message
 from guest_shim.link import Link, LinkClosed
 from guest_shim.protocol import ProtocolError
+from guest_shim.ticks import monotonic
 
 #: Seconds of silence after which the agent asks whether the shim is there.
 KEEP_ALIVE = 5.0
@@ -40,22 +41,21 @@ class Pump:
         *,
         keep_alive: float | None = None,
         silence: float = SILENCE,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """``handle`` runs in the pump's thread and may raise :class:`ProtocolError`. With ``keep_alive`` we ask."""
         self.link = link
         self.endpoint = endpoint
         self.reason = ""  #: why it closed
         self.broken = False  #: whether the other side broke the protocol
-        self.led = False  #: whether a caller of :meth:`lead` receives now
+        self.led = False  #: whether a caller of :meth:`ask` receives now, and the thread does not
         self._handle = handle
         self._keep_alive = keep_alive
         self._silence = silence
         self._clock = clock
         self._heard = self._asked = clock()
         self._lock = threading.Lock()
-        self._receiving = threading.Lock()  # messages are handled one after another, in whichever thread
-        self._leading = threading.Lock()  # held by a caller of `lead`
+        self._busy = False  # the thread receives or handles: messages are handled one after another
         self._rest: bytes | memoryview = b""  # what the link did not take yet
         self._closing = False
         self._stuck = False
@@ -66,7 +66,7 @@ class Pump:
         self._events = select.epoll()  # what the thread wakes for
         self._events.register(self._wake_read, select.EPOLLIN)
         self._events.register(self._descriptor, self._watched)
-        self._leaders = select.poll()  # what a caller of `lead` wakes for
+        self._leaders = select.poll()  # what a leader wakes for
         self._leaders.register(self._descriptor, select.POLLIN)
 
     def post(
@@ -82,11 +82,7 @@ class Pump:
         :class:`ProtocolError`, :class:`ValueError`, :class:`TypeError`: this message cannot travel; nothing was sent.
         """
         with self._lock:
-            if self._closing:
-                return False
-            self.endpoint.send(kind, number, header, fields, payload)
-            self._flush()
-            return not self._closing
+            return self._send(kind, number, header, fields, payload)
 
     def cancel(self, number: int) -> None:
         """Nobody waits for the answer to this request any more."""
@@ -104,8 +100,9 @@ class Pump:
         """Move bytes until the channel closes; then the link is closed and :attr:`reason` says why."""
         try:
             while not self._closing:
-                with self._lock:
-                    self._watch(led=self.led)
+                if self._wanted() != self._watched:
+                    with self._lock:
+                        self._watch()
                 ready = self._events.poll(self._pause())
                 if any(descriptor == self._wake_read for descriptor, _ in ready):
                     os.read(self._wake_read, 64)
@@ -122,32 +119,52 @@ class Pump:
             os.close(self._wake_read)
             os.close(self._wake_write)
 
-    def lead(self, arrived: Callable[[], bool], seconds: float) -> None:
-        """Receive in the calling thread for at most ``seconds`` and a moment, until ``arrived()``.
+    def ask(
+        self,
+        number: int,
+        header: dict[str, Any],
+        fields: dict[str, Any],
+        payload: bytes,
+        *,
+        is_over: Callable[[], bool],
+        seconds: float,
+    ) -> bool:
+        """Send a request and receive in the calling thread for at most ``seconds`` and a moment, until ``is_over()``.
 
-        May return before, and does at once while another thread leads: :meth:`run`'s hands over what comes then.
+        As :meth:`post`, and may return long before: at once while somebody else receives, who hands over what comes.
         """
-        if not self._leading.acquire(blocking=False):
-            return
+        with self._lock:
+            if not self._send("request", number, header, fields, payload):
+                return False
+            if self.led or self._busy:
+                return True
+            self.led = True
+            self._watch()
         try:
-            with self._lock:
-                self._watch(led=True)
-            end = self._clock() + min(seconds, _LEAD)
-            while not (arrived() or self._closing or self._clock() >= end):
-                if self._leaders.poll(_LOOK * 1000):
-                    self._attempt(self._receive)
+            self._lead(is_over, min(seconds, _LEAD))
         finally:
             with self._lock:
-                self._watch(led=False)
-            self._leading.release()
+                self.led = False
+                self._watch()
+        return True
 
-    def _watch(self, *, led: bool) -> None:
-        """Have the thread wake for what nobody else looks at, also while it sleeps. The lock is held."""
-        wanted = (0 if led else select.EPOLLIN) | (select.EPOLLOUT if self._stuck and self.link.polls_writing else 0)
+    def _lead(self, is_over: Callable[[], bool], seconds: float) -> None:
+        end = self._clock() + seconds
+        while not (is_over() or self._closing or self._clock() >= end):
+            if self._leaders.poll(_LOOK * 1000):
+                self._attempt(self._take_turn)
+
+    def _wanted(self) -> int:
+        """The link's events for which the thread is to wake: those at which nobody else looks."""
+        receives = 0 if self.led else select.EPOLLIN
+        return receives | (select.EPOLLOUT if self._stuck and self.link.polls_writing else 0)
+
+    def _watch(self) -> None:
+        """Have the thread wake for them, also while it sleeps. The lock is held."""
+        wanted = self._wanted()
         if wanted != self._watched and not self._closing:
             self._watched = wanted
             self._events.modify(self._descriptor, wanted)
-        self.led = led
 
     def _attempt(self, step: Callable[[], None]) -> None:
         """Whatever goes wrong in it ends the channel."""
@@ -165,25 +182,48 @@ class Pump:
                 self.close(reason)
 
     def _receive(self) -> None:
-        with self._receiving:
-            for _ in range(_BURST):
-                with self._lock:
-                    if self._closing:
-                        return
+        """The thread's turn, unless somebody leads."""
+        try:
+            self._take_turn(led=False)
+        finally:
+            self._busy = False
+
+    def _take_turn(self, *, led: bool = True) -> None:
+        """Receive and handle what came. Whoever does it is alone: nobody begins to lead while the thread is busy.
+
+        The thread only sends, when there is room again, while somebody else leads.
+        """
+        for _ in range(_BURST):
+            with self._lock:
+                if self._closing:
+                    return
+                data: bytes | memoryview = b""
+                if self.led is led:
+                    self._busy = not led
                     data = self.link.receive()
-                    messages = self.endpoint.receive(data) if data else []
-                    if self._rest or self.endpoint.has_more():
-                        self._flush()
-                if not data:
-                    return
-                self._heard = self._clock()
-                for message in messages:
-                    self._handle(message)
-                if self._closing or self.link.drained:
-                    return
+                messages = self.endpoint.receive(data) if data else []
+                if self._rest or self.endpoint.has_more():
+                    self._flush()
+            if not data:
+                return
+            self._heard = self._clock()
+            for message in messages:
+                self._handle(message)
+            if self._closing or self.link.drained:
+                return
         with self._lock:
             if not self._closing:
                 self._wake()  # there may be more: poll need not tell us of it again
+
+    def _send(
+        self, kind: str, number: int, header: dict[str, Any] | None, fields: dict[str, Any] | None, payload: bytes
+    ) -> bool:
+        """Whether the channel was open and still is. The lock is held."""
+        if self._closing:
+            return False
+        self.endpoint.send(kind, number, header, fields, payload)
+        self._flush()
+        return not self._closing
 
     def _flush(self) -> None:
         """Send what the link takes. The lock is held."""
@@ -197,12 +237,12 @@ class Pump:
                     if not self._rest:
                         return
                 sent = self.link.send(self._rest)
-                if sent == 0:
+                self._rest = self._rest[sent:]
+                if self.link.full:
                     self._stuck = True
                     if self.link.polls_writing:
                         self._wake()
                     return
-                self._rest = self._rest[sent:]
         except LinkClosed as error:
             self._end(str(error))
 

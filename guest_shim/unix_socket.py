@@ -25,6 +25,7 @@ class SocketLink:
     piece = PAYLOAD_CAP
     polls_writing = True
     drained = True  # its descriptor is readable as long as there is something
+    full = False
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -49,11 +50,13 @@ class SocketLink:
     def send(self, data: bytes | memoryview) -> int:
         """One ``send``."""
         try:
-            return self._socket.send(data)
+            sent = self._socket.send(data)
         except (BlockingIOError, InterruptedError):
-            return 0
+            sent = 0
         except OSError as error:
             raise LinkClosed(f"the socket failed: {error.strerror}") from None
+        self.full = sent < len(data)
+        return sent
 
     def close(self) -> None:
         """Close the socket, and wake whoever polls it."""

@@ -2,17 +2,17 @@
 
 dom0 is the server: its pages are shared, so that a dead guest leaves nothing behind in dom0, and its kernel tells the
 guest when the agent dies. Every call here is one that does not block: libxenvchan's blocking mode is switched off (the
-library leaves it to chance), and its wait is only called when its descriptor says that there is an event. Its ring
-pointers lie in memory that the other side can write: libxenvchan bounds every one of them before use, and what it then
-reads is only bytes for the protocol.
+library leaves it to chance), and so is its descriptor's, so that its wait takes an event when there is one and comes
+back when there is none. Its ring pointers lie in memory that the other side can write: libxenvchan bounds every one of
+them before use, and what it then reads is only bytes for the protocol.
 Must run on Python 3.9 with the standard library alone.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
-import select
 
 from guest_shim.link import LinkClosed
 from guest_shim.protocol import PAYLOAD_CAP
@@ -27,9 +27,8 @@ LIBRARIES = (
 )
 #: Bytes of each ring: 16 pages. More costs dom0 grants (1024 in all), less costs wake-ups.
 RING = 65536
-_RECEIVE = 65536
-#: Bytes that a message of its own has, and a piece of a long one has not.
-_SMALL = 4096
+#: More than there ever is: asked for more than it has, the library has the other side tell us when more comes.
+_RECEIVE = RING + 1
 _POINTER = ctypes.c_void_p
 #: In ``struct libxenvchan``, behind three pointers and the event channel's number.
 _FLAGS_OFFSET = 3 * ctypes.sizeof(ctypes.c_void_p) + 4
@@ -55,7 +54,8 @@ class Library:
         self.close = slow.libxenvchan_close
         self.close.restype = None
         self.close.argtypes = [_POINTER]
-        fast = ctypes.PyDLL(name)  # these are shorter than letting go of Python's lock and taking it again
+        # These are shorter than letting go of Python's lock and taking it again.
+        fast = ctypes.PyDLL(name, use_errno=True)
         self.write, self.read = fast.libxenvchan_write, fast.libxenvchan_read
         for call in (self.write, self.read):
             call.restype = ctypes.c_int
@@ -115,12 +115,12 @@ class VchanLink:
             library.close(handle)
             raise
         self._descriptor = int(library.descriptor(handle))
-        self._poll = select.poll()
-        self._poll.register(self._descriptor, select.POLLIN)
+        os.set_blocking(self._descriptor, False)
         self._buffer = ctypes.create_string_buffer(_RECEIVE)
         self._received = memoryview(self._buffer).cast("B")
         self._waits = server  # for the guest to come
-        self.drained = False
+        self.drained = True
+        self.full = False
 
     @classmethod
     def serve(cls, domid: int, path: str) -> VchanLink:
@@ -147,42 +147,43 @@ class VchanLink:
     def receive(self) -> bytes | memoryview:
         """Acknowledge an event, if there is one, and read what is in the ring."""
         self._open()
-        if self._poll.poll(0) and self._library.wait(self._handle) < 0:
-            raise LinkClosed("vchan: its event channel is broken")
+        if self._library.wait(self._handle) < 0 and ctypes.get_errno() != errno.EAGAIN:
+            raise LinkClosed(f"vchan: its event channel is broken: {os.strerror(ctypes.get_errno())}")
         size = self._library.read(self._handle, self._buffer, _RECEIVE)
-        # Asked for more than there was, the library has asked for an event when more comes. Not waited for where much
-        # came: its sender is about to go on.
-        self.drained = size < _SMALL
         if size > 0:
             return self._received[:size]
-        # what was read before the other side closed was read above
-        state = self._library.is_open(self._handle)
-        if state == 1:
-            self._waits = False
-        if (size < 0 and not self._waits) or state == 0:
+        if self._waits:
+            self._waits = self._client_comes()
+        elif size < 0:  # what was sent before it closed was read above
             raise LinkClosed("the other side closed the vchan")
         return b""
 
     def send(self, data: bytes | memoryview) -> int:
         """Write what fits into the ring."""
         self._open()
-        if self._waits:
-            state = self._library.is_open(self._handle)
-            if state == 0:
-                raise LinkClosed("the other side closed the vchan")
-            if state != 1:
-                return 0
-        raw = data if isinstance(data, bytes) else (ctypes.c_char * len(data)).from_buffer(data)
-        size = self._library.write(self._handle, raw, len(data))
+        self.full = self._waits and self._client_comes()
+        if self.full:
+            return 0
+        # A view's address, without a type of ctypes for each length.
+        raw = data if isinstance(data, bytes) else ctypes.addressof(ctypes.c_char.from_buffer(data))
+        size = int(self._library.write(self._handle, raw, len(data)))
         if size < 0:
             raise LinkClosed("the other side closed the vchan")
-        return int(size)
+        self.full = size < len(data)  # the library has the other side tell us when it has read
+        return size
 
     def close(self) -> None:
         """Unmap the rings and tell the other side."""
         if self._handle:
             handle, self._handle = self._handle, 0
             self._library.close(handle)
+
+    def _client_comes(self) -> bool:
+        """Whether the client is not there yet."""
+        state = self._library.is_open(self._handle)
+        if state == 0:
+            raise LinkClosed("the other side closed the vchan")
+        return bool(state != 1)
 
     def _open(self) -> None:
         if not self._handle:

@@ -12,7 +12,6 @@ import itertools
 import logging
 import re
 import threading
-import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Protocol
 
@@ -26,6 +25,7 @@ from guest_shim.endpoint import AGENT, Endpoint, Message
 from guest_shim.link import Link
 from guest_shim.protocol import ProtocolError, choose_version
 from guest_shim.pump import KEEP_ALIVE, SILENCE, Pump
+from guest_shim.ticks import monotonic
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,11 @@ class ChannelObserver(Protocol):
 
 
 class _Pending:
-    """A request that waits for its answer. Changed under the channel's lock."""
+    """A request that waits for its answer.
+
+    Needs no lock, which would cost a good part of a round trip: who ends it says so first and looks for a waiter then,
+    who waits makes itself known first and looks then whether it is over.
+    """
 
     __slots__ = ("answer", "over", "waiter")
 
@@ -66,8 +70,9 @@ class _Pending:
         """Nothing more will come."""
         self.answer = answer
         self.over = True
-        if self.waiter is not None:
-            self.waiter.set()
+        waiter = self.waiter
+        if waiter is not None:
+            waiter.set()
 
     def is_over(self) -> bool:
         """Whether it is."""
@@ -85,7 +90,7 @@ class Channel:
         config: BudgetConfig,
         *,
         silence: float = SILENCE,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
         on_facts: Callable[[GuestFacts], None] = lambda _facts: None,
     ) -> None:
         self.key = key
@@ -97,8 +102,7 @@ class Channel:
         self._on_facts = on_facts
         self._budget = Budget(config, clock)
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, _Pending] = {}  # what is put in and what is taken out is so in one step
         self._ended = False
         self._over = threading.Event()
         endpoint = Endpoint(AGENT, self._budget, link.piece)
@@ -109,11 +113,10 @@ class Channel:
         try:
             self.pump.run()
         finally:
-            with self._lock:
-                self._ended = True
-                waiting, self._pending = list(self._pending.values()), {}
-                for pending in waiting:
-                    pending.end(None)
+            self._ended = True  # from here on who asks takes its own request back
+            while self._pending:
+                with contextlib.suppress(KeyError):  # it was taken back just now
+                    self._pending.popitem()[1].end(None)
             self._over.set()
             if self.pump.broken:
                 logger.warning("guest_expelled key=%s error=%s", self.key, self.pump.reason)
@@ -141,48 +144,34 @@ class Channel:
         self, name: str, request: GuestRequest, deadline: float, cancelled: threading.Event | None = None
     ) -> GuestAnswer:
         """Ask, and wait at most ``deadline`` seconds. ``name`` is the VM's, for errors (all of :class:`GuestError`)."""
-        pending, number = _Pending(), next(self._numbers)
-        with self._lock:
-            if self._ended:
-                raise GuestAbsent(f"{name}: the channel to its shim closed: {self.pump.reason}")
-            if len(self._pending) >= REQUESTS_CAP:
-                raise GuestError(f"{name}: {REQUESTS_CAP} requests wait for its shim already; try again later")
-            self._pending[number] = pending
+        if len(self._pending) >= REQUESTS_CAP:
+            raise GuestError(f"{name}: {REQUESTS_CAP} requests wait for its shim already; try again later")
+        pending, number, end = _Pending(), next(self._numbers), monotonic() + deadline
+        closed = f"{name}: the channel to its shim closed"
+        self._pending[number] = pending
         try:
+            if self._ended:
+                raise GuestAbsent(f"{closed}: {self.pump.reason}")
+            is_over = pending.is_over if cancelled is None else lambda: pending.over or cancelled.is_set()
             header = {"verb": request.verb, "deadline": round(deadline, 3)}
             try:
-                posted = self.pump.post("request", number, header, dict(request.fields), request.payload)
+                asked = self.pump.ask(
+                    number, header, dict(request.fields), request.payload, is_over=is_over, seconds=deadline
+                )
             except (ProtocolError, ValueError, TypeError) as error:
                 raise GuestError(f"{name}: {request.verb} cannot be sent to the guest: {error}") from error
-            if not posted:
-                raise GuestAbsent(f"{name}: the channel to its shim closed: {self.pump.reason}")
-            if not self._wait(pending, deadline, cancelled):
+            if not asked:
+                raise GuestAbsent(f"{closed}: {self.pump.reason}")
+            if not (pending.over or _wait(pending, end, cancelled)):
                 self.pump.cancel(number)
                 if cancelled is not None and cancelled.is_set():
                     raise GuestTimeout(f"{name}: {request.verb} was cancelled")
                 raise GuestTimeout(f"{name}: its shim did not answer {request.verb} within {deadline:g} s")
             if pending.answer is None:
-                raise GuestAbsent(f"{name}: the channel to its shim closed: {self.pump.reason}")
+                raise GuestAbsent(f"{closed}: {self.pump.reason}")
             return pending.answer
         finally:
-            with self._lock:
-                self._pending.pop(number, None)
-
-    def _wait(self, pending: _Pending, deadline: float, cancelled: threading.Event | None) -> bool:
-        """Whether it was answered, or the channel closed, in time."""
-        end = time.monotonic() + deadline
-        is_over = pending.is_over if cancelled is None else lambda: pending.over or cancelled.is_set()
-        self.pump.lead(is_over, deadline)
-        with self._lock:
-            if pending.over:
-                return True
-            waiter = pending.waiter = threading.Event()
-        if cancelled is None:
-            return waiter.wait(max(0.0, end - time.monotonic()))
-        while not waiter.wait(min(_LOOK, max(0.0, end - time.monotonic()))):
-            if cancelled.is_set() or time.monotonic() >= end:
-                return pending.over
-        return True
+            self._pending.pop(number, None)
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
@@ -216,10 +205,9 @@ class Channel:
         status = message.header.get("status")
         if type(status) is not int or status not in _STATUS:
             raise ProtocolError(f"an answer with the status {str(status)[:40]}")
-        with self._lock:
-            pending = self._pending.pop(message.number, None)
-            if pending is not None:
-                pending.end(GuestAnswer(status, message.fields, message.payload))
+        pending = self._pending.pop(message.number, None)
+        if pending is not None:
+            pending.end(GuestAnswer(status, message.fields, message.payload))
 
     def _said(self, message: Message) -> None:
         verb = message.header.get("verb")
@@ -231,3 +219,16 @@ class Channel:
     def _note(self, facts: GuestFacts) -> None:
         self.facts = facts
         self._on_facts(facts)
+
+
+def _wait(pending: _Pending, end: float, cancelled: threading.Event | None) -> bool:
+    """For what another thread receives: whether it was answered, or the channel closed, before ``end``."""
+    waiter = pending.waiter = threading.Event()
+    if pending.over:
+        return True
+    if cancelled is None:
+        return waiter.wait(max(0.0, end - monotonic()))
+    while not waiter.wait(min(_LOOK, max(0.0, end - monotonic()))):
+        if cancelled.is_set() or monotonic() >= end:
+            return pending.over
+    return True

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -26,6 +24,7 @@ from dom0_agent.guest.interface import (
     GuestRequest,
 )
 from dom0_agent.hypervisor.interface import DomainState, Hypervisor, HypervisorError
+from guest_shim import ticks
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ class TraceLine(NamedTuple):
     status: int | None = None
     sent: int = 0  #: bytes of payload
     received: int = 0
-    seconds: float | None = None
+    seconds: float | None = None  #: from the asking to the answer, to a tick of the kernel
     reason: str = ""
 
 
@@ -60,7 +59,7 @@ class GuestHub:
         hypervisor: Hypervisor,
         config: GuestConfig,
         known: Callable[[], Collection[UUID]] | None = None,
-        wall_clock: Callable[[], float] = time.time,
+        wall_clock: Callable[[], float] = ticks.wall,
     ) -> None:
         """``known`` are the VMs that may have a channel; without it, all domains may."""
         self._hypervisor = hypervisor
@@ -70,7 +69,7 @@ class GuestHub:
         self._lock = threading.Lock()
         self._channels: dict[UUID, Channel] = {}
         self._heard: dict[UUID, tuple[str, int]] = {}
-        self._traces: dict[UUID, deque[TraceLine]] = {}
+        self._traces: dict[UUID, list[TraceLine]] = {}
         self._listeners: list[Callable[[GuestEvent], None]] = []
         self._source = hypervisor.channels()
         self._look = threading.Event()
@@ -114,11 +113,10 @@ class GuestHub:
         self, vmid: UUID, request: GuestRequest, *, deadline: float, cancelled: threading.Event | None = None
     ) -> GuestAnswer:
         """See :class:`Guests`."""
-        with self._lock:
-            channel = self._channels.get(vmid)
+        channel = self._channels.get(vmid)  # without the lock, which would cost a good part of a round trip
         if channel is None:
             raise GuestAbsent(f"VM {vmid}: no shim is connected; is the guest up, and virmo-guest-shim running in it?")
-        began = time.monotonic()
+        began = ticks.monotonic()
         answer: GuestAnswer | None = None
         failure = ""
         try:
@@ -136,7 +134,7 @@ class GuestHub:
                     None if answer is None else answer.status,
                     len(request.payload),
                     0 if answer is None else len(answer.payload),
-                    round(time.monotonic() - began, 4),
+                    round(ticks.monotonic() - began, 3),
                     failure,
                 ),
             )
@@ -156,8 +154,7 @@ class GuestHub:
 
     def trace(self, vmid: UUID) -> list[TraceLine]:
         """The last things that happened, oldest first."""
-        with self._lock:
-            return list(self._traces.get(vmid, ()))
+        return self._traces.get(vmid, [])[:]
 
     # -- ChannelObserver: in a channel's thread -----------------------------------------------------------------------
 
@@ -250,11 +247,11 @@ class GuestHub:
             listener(event)
 
     def _trace(self, vmid: UUID, line: TraceLine) -> None:
-        with self._lock:
-            lines = self._traces.get(vmid)
-            if lines is None:
-                lines = self._traces[vmid] = deque(maxlen=TRACE_CAP)
-            lines.append(line)
+        lines = self._traces.get(vmid)  # without the lock, as in `request`: each step here is one of the interpreter's
+        if lines is None:
+            lines = self._traces.setdefault(vmid, [])
+        lines.append(line)
+        del lines[:-TRACE_CAP]
 
 
 def _vmid(key: Hashable) -> UUID:

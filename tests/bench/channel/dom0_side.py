@@ -144,8 +144,8 @@ def measure(ours: Ours, rival: Rival, large: int, rounds: int) -> dict[str, dict
     for what, call, size, bare, times in (
         ("Get", ours.get, SMALL, (SMALL, SMALL), rounds),
         ("Replace", ours.replace, SMALL, (SMALL, SMALL), rounds),
-        ("large Get", ours.large_get, large, (CONFIRMED, large), max(2, rounds // 10)),
-        ("large Replace", ours.large_replace, large, (large, CONFIRMED), max(2, rounds // 10)),
+        ("large Get", ours.large_get, large, (CONFIRMED, large), max(2, rounds // 2)),
+        ("large Replace", ours.large_replace, large, (large, CONFIRMED), max(2, rounds // 2)),
     ):
         timed(call, size), timed(rival.exchange, *bare)
         pairs = [(timed(call, size), timed(rival.exchange, *bare)) for _ in range(times)]

@@ -110,7 +110,7 @@ def test_nothing_is_sent_without_credit() -> None:
     agent.send("request", 1, {"verb": "x"}, {}, bytes(MESSAGE_CAP))
     sent, reader = 0, FrameReader()
     while data := agent.take():
-        sent += sum(len(f.payload) for f in reader.feed(data))
+        sent += sum(frame.size() for frame in reader.feed(data))
     assert sent == WINDOW
     agent.send("ping")
     assert FrameReader().feed(agent.take())[0].type == "ping", "what has no payload needs none"

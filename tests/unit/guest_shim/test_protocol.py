@@ -13,6 +13,7 @@ from guest_shim.protocol import (
     DEPTH_CAP,
     HEADER_CAP,
     PAYLOAD_CAP,
+    PIECE_KEPT,
     Frame,
     FrameReader,
     ProtocolError,
@@ -34,13 +35,30 @@ def raw(header: bytes, payload: bytes = b"") -> bytes:
     return struct.pack(">I", len(header)) + header + payload
 
 
+def joined(frame: Frame) -> Frame:
+    """With its payload in one piece."""
+    return frame._replace(payload=b"".join((frame.payload, *frame.more)), more=())
+
+
 @given(st.lists(frames, max_size=5), st.integers(1, 50))
 def test_what_is_sent_arrives_however_it_is_cut(sent: list[Frame], size: int) -> None:
     stream = b"".join(encode(frame) for frame in sent)
     reader, got = FrameReader(), []
     for start in range(0, len(stream), size):
         got += reader.feed(stream[start : start + size])
-    assert got == sent
+    assert list(map(joined, got)) == list(map(joined, sent))
+
+
+@pytest.mark.parametrize("size", [2, PIECE_KEPT - 1, PIECE_KEPT + 1, 50_000])
+def test_what_trickles_is_held_in_few_pieces(size: int) -> None:
+    """A small piece costs many times its bytes; all of a frame's but the last are large."""
+    stream, reader = encode(Frame("x", {}, bytes(range(256)) * 512)), FrameReader()
+    got = [frame for at in range(0, len(stream), size) for frame in reader.feed(stream[at : at + size])]
+    (frame,) = got
+    pieces = (frame.payload, *frame.more)
+    assert b"".join(pieces) == bytes(range(256)) * 512
+    assert all(len(piece) >= PIECE_KEPT for piece in pieces[:-1])
+    assert frame.size() == 256 * 512
 
 
 @given(st.binary(max_size=200))

@@ -7,6 +7,7 @@ are no error, and a library that is laid out in another way is not used.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
 import threading
@@ -36,7 +37,7 @@ class End:
         self.handle = ctypes.addressof(self.memory)
         ctypes.c_uint32.from_address(self.handle + 28).value = CHANCE | server
         self.inbox = bytearray()
-        self.event = os.eventfd(0, os.EFD_NONBLOCK)
+        self.event = os.eventfd(0)
         self.peer: End | None = None
         self.live = 2 if server else 1  # of the peer, as this end sees it
         self.closed = False
@@ -63,7 +64,13 @@ class FakeVchan:
         return self.ends[handle].event
 
     def wait(self, handle: int) -> int:
-        os.eventfd_read(self.ends[handle].event)  # BlockingIOError: the real one would wait for ever
+        event = self.ends[handle].event
+        assert not os.get_blocking(event), "the library would block here"
+        try:
+            os.eventfd_read(event)
+        except OSError as error:  # BlockingIOError, when there is no event
+            ctypes.set_errno(error.errno or 0)
+            return -1
         return 0
 
     def is_open(self, handle: int) -> int:
@@ -85,7 +92,8 @@ class FakeVchan:
         assert not flags & 4, "the library would block here"
         return 0
 
-    def write(self, handle: int, data: bytes, size: int) -> int:
+    def write(self, handle: int, data: bytes | int, size: int) -> int:
+        data = ctypes.string_at(data, size) if isinstance(data, int) else data
         end = self.ends[handle]
         if end.live == 0:
             return -1
@@ -174,6 +182,21 @@ def test_a_full_ring_is_no_error(library: FakeVchan) -> None:
     assert server.send(b"x") == 0
     assert len(client.receive()) == RING
     assert server.send(b"x") == 1
+
+
+def test_an_event_channel_that_is_broken_ends_it(library: FakeVchan) -> None:
+    """Not an endless loop around a descriptor that is always ready."""
+    dom0, guest = library.add(server=True), library.add(server=False)
+    library.join(dom0, guest)
+    client = link(library, guest)
+
+    def broken(_handle: int) -> int:
+        ctypes.set_errno(errno.ENODEV)
+        return -1
+
+    library.wait = broken  # type: ignore[method-assign,assignment]
+    with pytest.raises(LinkClosed, match="broken: No such device"):
+        client.receive()
 
 
 class Nobody:
