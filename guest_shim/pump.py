@@ -96,6 +96,13 @@ class Pump:
         with self._lock:
             self._end(reason)
 
+    def expel(self, reason: str) -> None:
+        """As :meth:`close`, for a breach that was not seen on the link; it is the reason also of one that closes."""
+        with self._lock:
+            self.broken = True
+            self._end(reason)
+            self.reason = reason
+
     def run(self) -> None:
         """Move bytes until the channel closes; then the link is closed and :attr:`reason` says why."""
         try:

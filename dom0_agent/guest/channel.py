@@ -137,8 +137,7 @@ class Channel:
 
     def expel(self, reason: str) -> None:
         """End it: the guest went past its budget outside of the channel."""
-        self.pump.broken = True
-        self.pump.close(reason)
+        self.pump.expel(reason)
 
     def request(
         self, name: str, request: GuestRequest, deadline: float, cancelled: threading.Event | None = None

@@ -53,6 +53,17 @@ def test_a_link_that_does_not_close_holds_nobody_up() -> None:
     assert not thread.is_alive()
 
 
+def test_a_breach_is_the_reason_of_a_channel_that_closes_by_itself() -> None:
+    """A guest floods XenStore and closes its channel: it is told that it was cut off for the flood."""
+    ours, theirs = socket.socketpair()
+    gone = Pump(SocketLink(ours), Endpoint(AGENT), lambda _message: None)
+    theirs.close()
+    gone.run()
+    assert not gone.broken
+    gone.expel("its XenStore nodes: over its budget")
+    assert (gone.broken, gone.reason) == (True, "its XenStore nodes: over its budget")
+
+
 class Shim:
     """What is at the other end: greets, and then says what it is told to say."""
 
