@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from guest_shim.addresses import addresses
 from guest_shim.dispatch import ServedObject
-from guest_shim.places import Places, run
+from guest_shim.places import Places
 from guest_shim.shim import VERSION
 
 DEVINFO = "urn:oma:mo:oma-dm-devinfo:1.0"
@@ -58,9 +59,9 @@ class Facts:
             "Ext/MemoryAvailable": str(memory.get("MemAvailable", memory.get("MemFree", 0))),
             "Ext/Uptime": self._line("proc/uptime").partition(".")[0],
         }
-        for interface, mac, addresses in self._interfaces():
+        for interface, mac, known in self._interfaces():
             at = f"Ext/Addresses/{mac.replace(':', '')}"
-            facts.update({f"{at}/MAC": mac, f"{at}/Interface": interface, f"{at}/Address": " ".join(addresses)})
+            facts.update({f"{at}/MAC": mac, f"{at}/Interface": interface, f"{at}/Address": " ".join(known)})
         return facts
 
     def _line(self, name: str) -> str:
@@ -90,15 +91,10 @@ class Facts:
         """(name, MAC, IP addresses) of each network interface but the loopback."""
         folder = Path(self._root / "sys/class/net")
         names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        known = addresses()
         found = []
         for name in names:
             mac = self._line(f"sys/class/net/{name}/address")
             if mac and mac != "00:00:00:00:00:00" and name != "lo":
-                found.append((name, mac, _addresses(name)))
+                found.append((name, mac, known.get(name, [])))
         return found
-
-
-def _addresses(interface: str) -> list[str]:
-    """As ``ip`` prints them; without ``ip`` none are known."""
-    words = run(["ip", "addr", "show", "dev", interface], deadline=5.0).output.split()
-    return [words[at + 1].partition("/")[0] for at, word in enumerate(words[:-1]) if word in ("inet", "inet6")]
