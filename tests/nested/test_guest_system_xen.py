@@ -1,4 +1,4 @@
-"""A VM's system is replaced on real Xen, and a broken one is taken back by itself.
+"""A VM's system is replaced on real Xen, and a broken one is taken back by itself; FactoryReset makes it new.
 
 What runs afterwards is asked at the guest's console; what is on its data disk is read there, too. All tests of one kind
 of guest work on one VM, one after the other: each begins with whatever system runs.
@@ -21,9 +21,11 @@ PRECIOUS = "precious"
 HEALTH = {"health_timeout": 120}
 #: Name of a broken system → words on its kernel's command line.
 BROKEN = {"panics": "rdinit=/nonsense panic=-1", "mute": "rdinit=/bin/sh"}
+#: Where the memory of a guest that runs has a file, and that of the next start has not.
+MARK = "/root/mark"
 
 
-@pytest.fixture(scope="module", params=[("pv", "vchan")], ids="-".join)
+@pytest.fixture(scope="module", params=[("pv", "vchan"), ("pvh", "xenstore")], ids="-".join)
 def at(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A VM with something on its data disk."""
     guest_type, transport = request.param
@@ -88,3 +90,30 @@ def test_a_broken_system_is_taken_back(at: Site, name: str) -> None:
         assert "old system runs" in broken["message"], broken
         assert system(at) == before
         assert (data(at), fumo_state(at), at.listed()["state"]) == (PRECIOUS, "70", 2)
+
+
+def test_a_download_and_an_update_by_themselves(at: Site) -> None:
+    """HLF-14: FUMO's other two operations, node by node; the guest has started anew."""
+    with explained(at):
+        system(at)
+        at.console.enter(f"touch {MARK}; ls {MARK}; echo left-$((6*7))")
+        at.console.shows("left-42")
+        (image,) = [row for row in at.server.virmo_json("image", "list") if row["file_name"] == at.bundle.name]
+        assert at.node("replace", "FUMO/Download/PkgURL", image["url"])["state"] == "done"
+        for operation, state in (("Download", "50"), ("Update", "100")):
+            done = at.node("exec", f"FUMO/{operation}")
+            assert (done["state"], done["dm_status"]) == ("done", 200), done
+            assert fumo_state(at) == state
+        assert system(at).endswith("quiet")
+        at.console.enter(f"ls {MARK}; echo looked-$((6*7))")
+        at.console.shows("looked-42")
+        assert f"{MARK}: No such file" in at.console.text()
+        assert data(at) == PRECIOUS
+
+
+def test_a_factory_reset_makes_all_disks_new(at: Site) -> None:
+    """HLF-12: LAWMO's FactoryReset, by dom0."""
+    with explained(at):
+        assert at.vm("reset")["dm_status"] == 1200
+        assert system(at).endswith("quiet")
+        assert (data(at), at.listed()["state"]) == ("00000000", 2)

@@ -1,7 +1,4 @@
-"""What a malicious guest does to its channels: runs in the guest as root, instead of the shim, one attack at a time.
-
-dom0 names the next attack in ``data/attack``; the guest says in ``data/done`` when it has done its worst.
-"""
+"""What a malicious guest does to its channels: runs in the guest as root, instead of the shim, one attack at a time."""
 
 from __future__ import annotations
 
@@ -13,28 +10,34 @@ import struct
 import time
 from collections.abc import Callable
 
+from guest_shim.endpoint import SHIM, Endpoint
 from guest_shim.link import LinkClosed
 from guest_shim.mailbox import SLOTS
-from guest_shim.protocol import Frame, encode
+from guest_shim.protocol import FIELDS_CAP, Frame, encode
 from guest_shim.transport import TransportError
-from guest_shim.vchan import VchanError, VchanLink
-from guest_shim.xenbus import XenBus, open_device
+from guest_shim.vchan import VchanLink
+from guest_shim.xenbus import XenBus
 
 HELLO = encode(Frame("hello", {"versions": [1], "shim": "6.6.6", "beats": 1}))
 #: Seconds in which dom0 must have granted a channel: a guest that was cut off waits.
 GRANT = 25.0
+#: Seconds after which it is asked again: what a guest wished for while it had to stay away, dom0 has not seen.
+AGAIN = 2.0
+#: Seconds in which dom0 must have read a mailbox.
+READ = 3.0
 
 
 def grant(bus: XenBus, transport: str) -> dict[str, str] | None:
     """Ask for a channel as a shim does."""
-    nonce = os.urandom(4).hex()
-    bus.write("data/virmo/up/want", json.dumps({"nonce": nonce, "transports": [transport]}).encode())
     end = time.monotonic() + GRANT
     while time.monotonic() < end:
-        granted: dict[str, str] = json.loads(bus.read("data/virmo/down/grant") or b"{}")
-        if granted.get("nonce") == nonce:
-            return granted
-        time.sleep(0.1)
+        nonce, again = os.urandom(4).hex(), time.monotonic() + AGAIN
+        bus.write("data/virmo/up/want", json.dumps({"nonce": nonce, "transports": [transport]}).encode())
+        while time.monotonic() < again:
+            granted: dict[str, str] = json.loads(bus.read("data/virmo/down/grant") or b"{}")
+            if granted.get("nonce") == nonce:
+                return granted
+            time.sleep(0.1)
     return None
 
 
@@ -59,18 +62,51 @@ def over_vchan(stream: bytes) -> Callable[[XenBus], None]:
     return attack
 
 
+def in_turn(*streams: bytes) -> Callable[[XenBus], None]:
+    """One after the other, each over a channel of its own."""
+
+    def attack(bus: XenBus) -> None:
+        for stream in streams:
+            over_vchan(stream)(bus)
+
+    return attack
+
+
 def over_slots(stream: bytes) -> Callable[[XenBus], None]:
-    """The same in a mailbox, without waiting for anything."""
+    """The same in a mailbox: as much as fits, time to read it, and the rest without waiting for anything."""
 
     def attack(bus: XenBus) -> None:
         granted = grant(bus, "xenstore")
         if granted is None:
             return
         for number in range(1, 200):
+            if number == SLOTS:  # what we wrote over before it was read is nothing to anybody
+                time.sleep(READ)
             piece = stream[(number - 1) * 2000 : number * 2000]
             bus.write(f"data/virmo/up/{number % SLOTS}", f"{granted['session']}{number:08x}".encode() + piece)
 
     return attack
+
+
+def a_megabyte_of_nesting(bus: XenBus) -> None:
+    """Fields that do not fit a header, within all credit: a megabyte of opening brackets."""
+    if grant(bus, "vchan") is None:
+        return
+    link = VchanLink.connect("data/virmo/vchan")
+    endpoint = Endpoint(SHIM)
+    endpoint.send("hello", 0, {"versions": [1], "shim": "6.6.6", "beats": 1})
+    endpoint.send("say", 1, {"verb": "x", "spilled": FIELDS_CAP}, None, b"[" * FIELDS_CAP)
+    try:
+        rest, end = b"", time.monotonic() + GRANT
+        while time.monotonic() < end:
+            rest = rest or bytes(endpoint.take())
+            rest = rest[link.send(rest) :] if rest else rest
+            endpoint.receive(link.receive())
+            time.sleep(0.002)
+    except LinkClosed:
+        return
+    finally:
+        link.close()
 
 
 def ring_pointers(bus: XenBus) -> None:
@@ -102,10 +138,10 @@ def ring_pointers(bus: XenBus) -> None:
 
 def close_at_every_byte(bus: XenBus) -> None:
     """Connect, send a beginning of something sensible, and go."""
-    stream = HELLO + encode(Frame("say", {"id": 1, "verb": "x", "size": 3}, b"abc"))
-    for length in range(0, len(stream), 29):
+    stream = encode(Frame("hello", {"versions": [1]})) + encode(Frame("say", {"id": 1, "verb": "x", "size": 1}, b"a"))
+    for length in range(len(stream)):
         if grant(bus, "vchan") is None:
-            return
+            continue  # asking so often is over the budget: we have to wait
         link = VchanLink.connect("data/virmo/vchan")
         try:
             link.send(stream[:length])
@@ -144,7 +180,7 @@ def many_changes(bus: XenBus) -> None:
 
 
 def _flood() -> bytes:
-    return b"".join(encode(Frame("say", {"id": n, "verb": "x"})) for n in range(1, 900))
+    return b"".join(encode(Frame("say", {"id": n, "verb": "x"})) for n in range(1, 3000))
 
 
 def _frame(kind: str, **fields: object) -> bytes:
@@ -152,44 +188,30 @@ def _frame(kind: str, **fields: object) -> bytes:
 
 
 _DEEP = b'{"type":"say","id":1,"verb":"x","fields":' + b"[" * 6000 + b"]" * 6000 + b"}"
+_PATHS = ("../../../etc/shadow", "a/../b", "/a", "a\0b", "x" * 300)
 _OBJECT = {"moid": "urn:oma:mo:oma-virmo:1.0"}
 
 ATTACKS: dict[str, Callable[[XenBus], None]] = {
     "rubbish": over_vchan(os.urandom(100_000)),
+    "oversize-message": over_vchan(HELLO + _frame("say", id=1, verb="x", size=1 << 40)),
     "oversize": over_vchan(HELLO + struct.pack(">I", 1 << 31)),
     "half-frame": over_vchan(HELLO + struct.pack(">I", 100) + b'{"type":'),
     "nested": over_vchan(HELLO + struct.pack(">I", len(_DEEP)) + _DEEP),
-    "wrong-ids": over_vchan(HELLO + _frame("say", id="x", verb="y")),
+    "nested-megabyte": a_megabyte_of_nesting,
+    "wrong-ids": in_turn(
+        *(HELLO + _frame("say", id=number, verb="y") for number in ("x", -1, 1 << 60)),
+        HELLO + _frame("say", id=1, verb="y", size=5000) + _frame("say", id=1, verb="y", size=5000),
+        HELLO + encode(Frame("data", {"id": 7, "kind": "say"})),
+    ),
     "answer-to-others": over_vchan(HELLO + b"".join(_frame("answer", id=n, status=200) for n in range(1, 50))),
     "claims": over_vchan(_frame("hello", versions=[1], objects=[_OBJECT])),
-    "paths": over_vchan(_frame("hello", versions=[1], objects=[{"moid": "urn:x", "live": ["../../../etc/shadow"]}])),
+    "paths": in_turn(*(_frame("hello", versions=[1], objects=[{"moid": "urn:x", "live": [path]}]) for path in _PATHS)),
     "flood": over_vchan(HELLO + _flood()),
     "ring-pointers": ring_pointers,
-    "closing": close_at_every_byte,
     "slots-rubbish": over_slots(os.urandom(100_000)),
     "slots-flood": over_slots(HELLO + _flood()),
     "quota": whole_quota,
     "wishes": many_wishes,
     "changes": many_changes,
+    "closing": close_at_every_byte,
 }
-
-
-def main() -> None:
-    """Do what dom0 names, for ever."""
-    bus = XenBus(open_device())
-    bus.write("data/ready", b"1")
-    done = ""
-    while True:
-        name = (bus.read("data/attack") or b"").decode("ascii", "replace")
-        if name in ATTACKS and name != done:
-            try:
-                ATTACKS[name](bus)
-            except (TransportError, VchanError, LinkClosed, OSError) as error:
-                print(f"{name}: {error}", flush=True)
-            done = name
-            bus.write("data/done", name.encode())
-        time.sleep(0.2)
-
-
-if __name__ == "__main__":
-    main()

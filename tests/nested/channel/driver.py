@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import statistics
 import subprocess
 import sys
 import threading
@@ -23,15 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dom0_agent.guest.config import BudgetConfig, GuestConfig
+from dom0_agent.guest.config import GuestConfig
 from dom0_agent.guest.hub import GuestHub
 from dom0_agent.guest.interface import GuestError, GuestEvent, GuestEventKind, GuestRequest
 from dom0_agent.hypervisor.interface import DomainConfig, DomainType
-from dom0_agent.hypervisor.xenstore import XenStore
 from dom0_agent.hypervisor.xl import open_xl
 
 MIB = 1 << 20
-GOOD, OTHER = uuid.UUID(int=0x600D), uuid.UUID(int=0xBAD)
+GOOD, OTHER = uuid.UUID(int=0x600D), uuid.UUID(int=0x07BE)
 PATIENCE = 300.0
 TRANSFER = 10 * MIB
 
@@ -90,10 +88,10 @@ class Agent:
         hello = self.hub.hello(GOOD)
         return "" if hello is None else hello.transport
 
-    def ping(self, size: int = 0, deadline: float = PATIENCE) -> float:
+    def ping(self, size: int = 0, deadline: float = PATIENCE, vmid: uuid.UUID = GOOD) -> float:
         payload = os.urandom(size)
         began = time.monotonic()
-        answer = self.hub.request(GOOD, GuestRequest("ping", {}, payload), deadline=deadline)
+        answer = self.hub.request(vmid, GuestRequest("ping", {}, payload), deadline=deadline)
         assert (answer.status, answer.payload) == (200, payload)
         return time.monotonic() - began
 
@@ -207,13 +205,13 @@ def resumed(rig: Agent) -> bool:
     return [event.kind for event in rig.events].count(GuestEventKind.CONNECTED) >= 2
 
 
-def transfer_in_background(rig: Agent) -> Callable[[], str]:
+def transfer_in_background(rig: Agent, vmid: uuid.UUID = GOOD) -> Callable[[], str]:
     """A 10 MiB request; returns what waits for its end."""
     result: list[str] = []
 
     def run() -> None:
         try:
-            rig.ping(TRANSFER, 120)
+            rig.ping(TRANSFER, 120, vmid)
             result.append("success")
         except GuestError as error:
             result.append(f"{type(error).__name__}: {error}")
@@ -229,47 +227,21 @@ def transfer_in_background(rig: Agent) -> Callable[[], str]:
     return wait
 
 
-def bad(guest_dir: Path, guest_type: str) -> None:
-    """A guest with full rights over its kernel does its worst; the agent and the other guest do not care."""
-    from tests.nested.channel.attacks import ATTACKS
-
-    store = XenStore()
-    budget = BudgetConfig(messages=500)
-    with agent(guest_dir, guest_type, budget=budget, penalty_first=1.0, penalty_max=1.0) as rig:
-        rig.boot(GOOD)
-        rig.connected()
-        quiet = statistics.median(rig.ping() for _ in range(40))
-        rig.boot(OTHER)
-        found = rig.hypervisor.find(OTHER)
-        assert found is not None
-        base = f"/local/domain/{found.domid}/data"
-        until(lambda: store.read(f"{base}/ready") == b"1", "the bad guest is up")
-        baseline = statistics.median(rig.ping() for _ in range(40))
-        print(f"quiet {quiet * 1000:.1f} ms, beside an idle guest {baseline * 1000:.1f} ms", flush=True)
-        for name in ATTACKS:
-            store.write(f"{base}/attack", name.encode())
-            times = []
-            while store.read(f"{base}/done") != name.encode():
-                times.append(rig.ping(deadline=60))
-                assert len(times) < 5000, f"{name} does not end"
-            median = statistics.median(times) if times else 0.0
-            print(f"{name}: {len(times)} pings beside it, median {median * 1000:.1f} ms", flush=True)
-            assert rig.hub.hello(GOOD) is not None, f"the other guest lost its channel by {name}"
-        expelled = [event.reason for event in rig.events if event.kind is GuestEventKind.EXPELLED]
-        assert all(event.vmid == OTHER for event in rig.events if event.kind is GuestEventKind.EXPELLED)
-        assert len(expelled) >= 5, expelled
-        after = statistics.median(rig.ping() for _ in range(40))
-        print(f"afterwards {after * 1000:.1f} ms", flush=True)
-        for vmid in (GOOD, OTHER):
-            rig.hypervisor.destroy(vmid)
-    store.close()
-    no_zombies()
-
-
 def main() -> int:
+    """Runs one scenario."""
+    from tests.nested.channel.interruptions import agents_killed, shims_hit
+    from tests.nested.channel.malice import malice
+
+    scenarios = {
+        "talk": talk,
+        "suspends": suspends,
+        "agents-killed": agents_killed,
+        "shims-hit": shims_hit,
+        "malice": malice,
+    }
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
     scenario, guest_dir, guest_type = sys.argv[1:]
-    {"talk": talk, "suspends": suspends, "bad": bad}[scenario](Path(guest_dir), guest_type)
+    scenarios[scenario](Path(guest_dir), guest_type)
     print("as it must be")
     return 0
 
