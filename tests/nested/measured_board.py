@@ -43,8 +43,9 @@ class Burned:
     rounds: tuple[float, ...]  #: work a second
     online: tuple[int, ...]  #: CPUs in the guest
     dom0: float  #: of one physical CPU
-    python: tuple[float, ...]  #: seconds that Python alone took to start and end, beside each of these:
-    status: tuple[float, ...]  #: seconds of each ``virmoctl status`` meanwhile
+    idle: tuple[float, ...]  #: seconds of each ``virmoctl status`` before they burned
+    status: tuple[float, ...]  #: and meanwhile
+    python: tuple[float, ...]  #: seconds that Python alone took to start and end, beside each of these
 
 
 class MeasuredBoard(AgentBoard):

@@ -41,8 +41,8 @@ FRAMES = {
     ("tcp", "6"): 1514 / (1500 - 40 - 32),
 }
 OMIT = 4  #: seconds while queues fill and senders find their rate
-#: Bytes that may wait for a guest's program; a datagram counts there with the pages it lies in. With the usual 208 KiB
-#: half a second without a processor loses what the share let through.
+#: Bytes that may wait for a receiver; a datagram counts there with the pages it lies in. With the usual 208 KiB half a
+#: second without a processor loses what the share let through.
 RECEIVE_BUFFER = 4 << 20
 HERE = Path(__file__).parent
 
@@ -120,6 +120,7 @@ def cpu(seconds: float, vmids: list[str]) -> dict[str, Any]:
     guests = [Guest(libxc, vmid) for vmid in vmids]
     for guest in guests:
         guest.await_cpus()
+    idle, _ = looks()
     answers: list[dict[str, float]] = [{}] * len(guests)
 
     def burn(index: int, guest: Guest) -> None:
@@ -132,11 +133,7 @@ def cpu(seconds: float, vmids: list[str]) -> dict[str, Any]:
     before, began = times(libxc), time.monotonic()
     time.sleep(seconds)
     after, ended = times(libxc), time.monotonic()
-    statuses, bare = [], []
-    for _ in range(LOOKS):
-        statuses.append(taken("virmoctl", "status"))
-        bare.append(taken("python3", "-c", "pass"))
-        time.sleep(LOOK_PAUSE)
+    statuses, bare = looks()
     assert time.monotonic() < ended + TAIL, "the guests had stopped to burn when dom0 was looked at"
     for thread in threads:
         thread.join()
@@ -150,9 +147,20 @@ def cpu(seconds: float, vmids: list[str]) -> dict[str, Any]:
         "ran": [answer["ran"] for answer in answers],
         "online": [int(answer["cpus"]) for answer in answers],
         "dom0": used[UUID(int=0)],
+        "idle": idle,
         "status": statuses,
         "python": bare,
     }
+
+
+def looks() -> tuple[list[float], list[float]]:
+    """Seconds that ``virmoctl status`` takes now, and Python alone."""
+    statuses, bare = [], []
+    for _ in range(LOOKS):
+        statuses.append(taken("virmoctl", "status"))
+        bare.append(taken("python3", "-c", "pass"))
+        time.sleep(LOOK_PAUSE)
+    return statuses, bare
 
 
 def taken(*argv: str) -> float:
@@ -171,7 +179,9 @@ def times(libxc: Libxc) -> dict[UUID, float]:
 def network(vmid: str, seconds: int, rate: int, kinds: list[str]) -> dict[str, Any]:
     """Bits a second of each kind of traffic: ``tcp-4-down-1`` is TCP over IPv4 to the guest over one interface."""
     guest = Guest(Libxc(load_library("4.17")), vmid)
-    guest.sh(f"echo {RECEIVE_BUFFER} >/proc/sys/net/core/rmem_default")
+    set_buffer = f"echo {RECEIVE_BUFFER} >/proc/sys/net/core/rmem_default"
+    guest.sh(set_buffer)
+    subprocess.run(["sh", "-c", set_buffer], check=True)
     for number in range(max(int(kind.split("-")[3]) for kind in kinds)):
         for version in "46":
             guest.await_ping(number, version)
