@@ -36,9 +36,6 @@ PARTIAL_CAP = 16
 PARTIAL_BYTES_CAP = 2 * MESSAGE_CAP
 #: Requests that the agent gave up and whose late answer is not a breach.
 FORGIVEN_CAP = 256
-#: Bytes that are handed to the link at once, as many as a vchan's ring has: what has just been copied is still at hand
-#: for the next copy.
-_AT_ONCE = 64 * 1024
 #: Fields travel in a header up to this many bytes.
 _INLINE = HEADER_CAP // 2
 _NUMBER_CAP = 1 << 53
@@ -113,7 +110,6 @@ class Endpoint:
         self._forgiven: OrderedDict[int, None] = OrderedDict()
         self._control: deque[bytes] = deque()
         self._outgoing: deque[_Outgoing] = deque()
-        self._begun = memoryview(b"")  # the rest of a frame that has begun, which nothing may interrupt
         self._may_send = WINDOW
         self._may_come = WINDOW
         self._consumed = 0  # bytes that came since we gave credit last
@@ -170,12 +166,10 @@ class Endpoint:
 
     def has_more(self) -> bool:
         """Whether something waits to be sent, or for credit."""
-        return bool(self._begun or self._control or self._outgoing)
+        return bool(self._control or self._outgoing)
 
-    def take(self) -> bytes:
+    def take(self) -> bytes | bytearray:
         """The bytes to send next; empty when there are none, or none that the other side gives credit for."""
-        if self._begun:
-            return self._go_on(b"")
         if self._control:
             joined = b"".join(self._control)
             self._control.clear()
@@ -198,15 +192,8 @@ class Endpoint:
             self._outgoing.popleft()
             if out.rest:
                 self._outgoing.append(out)  # the others' turn
-            self._begun = piece
-            return self._go_on(head(kind, encode_header(kind, fields, size), size))
+            return bytearray().join((head(kind, encode_header(kind, fields, size), size), piece))
         return b""
-
-    def _go_on(self, begin: bytes) -> bytes:
-        """``begin`` and as much of the frame as is handed over at once."""
-        size = _AT_ONCE - len(begin)
-        part, self._begun = self._begun[:size], self._begun[size:]
-        return b"".join((begin, part))
 
     # -- in ---------------------------------------------------------------------------------------------------------
 

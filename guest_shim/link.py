@@ -33,7 +33,10 @@ class Link(Protocol):
         """What came, good until the next call; empty when nothing did. :class:`LinkClosed`."""
 
     def send(self, data: bytes | memoryview) -> int:
-        """Send the beginning of ``data``; how many bytes of it, 0 when there is no room. :class:`LinkClosed`."""
+        """Send the beginning of ``data``; how many bytes of it, 0 when there is no room. :class:`LinkClosed`.
+
+        A view is of what can be written to (a bytearray): C libraries are given its address.
+        """
 
     def close(self) -> None:
         """Let go of everything. No error when it is closed already."""

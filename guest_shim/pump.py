@@ -238,11 +238,13 @@ class Pump:
         try:
             while True:
                 if not self._rest:
-                    self._rest = self.endpoint.take()
+                    taken = self.endpoint.take()
+                    # of a piece of a long message the rest is not copied when the link takes a part of it
+                    self._rest = memoryview(taken) if isinstance(taken, bytearray) else taken
                     if not self._rest:
                         return
                 sent = self.link.send(self._rest)
-                self._rest = memoryview(self._rest)[sent:] if sent < len(self._rest) else b""
+                self._rest = self._rest[sent:]
                 if self.link.full:
                     self._stuck = True
                     if self.link.polls_writing:

@@ -164,7 +164,9 @@ class VchanLink:
         self.full = self._waits and self._client_comes()
         if self.full:
             return 0
-        size = int(self._library.write(self._handle, bytes(data), len(data)))  # a copy only of the rest of something
+        # A view's address, without a type of ctypes for each length.
+        raw = data if isinstance(data, bytes) else ctypes.addressof(ctypes.c_char.from_buffer(data))
+        size = int(self._library.write(self._handle, raw, len(data)))
         if size < 0:
             raise LinkClosed("the other side closed the vchan")
         self.full = size < len(data)  # the library has the other side tell us when it has read

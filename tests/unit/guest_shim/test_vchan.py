@@ -92,7 +92,8 @@ class FakeVchan:
         assert not flags & 4, "the library would block here"
         return 0
 
-    def write(self, handle: int, data: bytes, size: int) -> int:
+    def write(self, handle: int, data: bytes | int, size: int) -> int:
+        data = ctypes.string_at(data, size) if isinstance(data, int) else data
         end = self.ends[handle]
         if end.live == 0:
             return -1
