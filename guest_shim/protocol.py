@@ -39,7 +39,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 #: Protocol versions this module speaks, best first.
@@ -107,11 +107,8 @@ def head(type_: str, header: bytes, size: int) -> bytes:
 
 
 def encode_json(value: Any) -> bytes:
-    """Compact JSON. :class:`ValueError` or :class:`TypeError` when ``value`` is not JSON's, or contains itself."""
-    try:
-        return _to_text(value).encode("utf-8", "replace")
-    except RecursionError:
-        raise ValueError("nested too deeply, or in itself") from None
+    """Compact JSON. :class:`ValueError` or :class:`TypeError` when ``value`` is not JSON's."""
+    return _ENCODER.encode(value).encode("utf-8", "replace")
 
 
 def decode_json(untrusted_raw: bytes, what: str) -> Any:
@@ -222,20 +219,8 @@ def _depth(raw: bytes) -> int:
     return deepest
 
 
-def _text_encoder() -> Callable[[Any], str]:
-    """``_ENCODER``, made ready once: it makes CPython's encoder in C anew for each value, which takes twice as long as
-    to encode one of our headers."""
-    make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:  # a Python without it
-        return _ENCODER.encode
-    string = json.encoder.encode_basestring  # as _ENCODER has it
-    pieces = make(None, _ENCODER.default, string, None, _ENCODER.key_separator, _ENCODER.item_separator, *3 * [False])
-    return lambda value: "".join(pieces(value, 0))
-
-
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_to_text = _text_encoder()
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)

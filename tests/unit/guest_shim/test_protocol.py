@@ -19,7 +19,6 @@ from guest_shim.protocol import (
     ProtocolError,
     choose_version,
     encode,
-    encode_json,
 )
 
 values = st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.text(max_size=30))
@@ -29,33 +28,6 @@ frames = st.builds(
     st.dictionaries(st.text(max_size=10).filter(lambda key: key not in ("type", "payload")), values, max_size=5),
     st.binary(max_size=300),
 )
-
-
-nested = st.recursive(
-    values | st.floats(allow_nan=False, allow_infinity=False),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=10,
-)
-
-
-@given(nested)
-def test_json_is_what_the_library_makes(value: object) -> None:
-    """Ours is made ready once; it must not differ."""
-    said = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    assert encode_json(value) == said.encode("utf-8", "replace")
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, object(), {"a": b"bytes"}, {(1,): 2}])
-def test_what_is_not_json_is_refused(value: object) -> None:
-    with pytest.raises((ValueError, TypeError)):
-        encode_json(value)
-
-
-def test_what_contains_itself_is_refused() -> None:
-    endless: list[object] = []
-    endless.append({"again": endless})
-    with pytest.raises(ValueError, match="in itself"):
-        encode_json(endless)
 
 
 def raw(header: bytes, payload: bytes = b"") -> bytes:
